@@ -1,0 +1,152 @@
+"""What a model is, and what a diagnosis can say: the types that models, solvers and `fit` share."""
+
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+
+
+class Status(IntEnum):
+    """What a fit found out; one number per fit, so that it can come out of `jit` and `vmap`.
+
+    Precedence: where several hold, the one named first is reported:
+    INVALID_INPUT, NO_DATA, NON_FINITE, CLASS_ABSENT, SEPARATED, SINGULAR, COLLAPSED, CONVERGED,
+    STALLED, MAX_STEPS.
+
+    Example:
+        >>> int(Status.CONVERGED), Status(4).name
+        (0, 'SINGULAR')
+    """
+
+    CONVERGED = 0
+    """The bound `gap` on the distance to the optimal objective is below the tolerance."""
+    MAX_STEPS = 1
+    """The steps ran out first: raise `max_steps`, or take another solver."""
+    STALLED = 2
+    """No step improves the objective beyond rounding, and the bound is above the tolerance."""
+    SEPARATED = 3
+    """No finite maximum exists; `direction` proves it. Add a penalty."""
+    SINGULAR = 4
+    """The maximum is not unique: some columns are linearly dependent. Drop one, or add `l2`."""
+    CLASS_ABSENT = 5
+    """A class has no example of positive weight, so its parameters have no finite maximum."""
+    NO_DATA = 6
+    """All weights are zero."""
+    INVALID_INPUT = 7
+    """Data out of range that only the run could see: inside the caller's `jit` or `vmap`."""
+    COLLAPSED = 8
+    """A mixture component has shrunk onto a point."""
+    NON_FINITE = 9
+    """The objective or its gradient overflowed at the start; the parameters are the initial ones."""
+
+
+class Evidence(NamedTuple):
+    """A verdict and what proves it. Status MAX_STEPS means: no verdict yet."""
+
+    status: Array  # () int32, a Status
+    gap: Array  # () float, bound on f - f*, nats
+    direction: Array  # (p,) float, direction of separation, or zeros
+
+
+class Labels(NamedTuple):
+    """y holds class labels 0, ..., num_classes - 1."""
+
+    num_classes: int
+
+
+class Bind:
+    """A function with keyword settings bound, equal to another by value.
+
+    Unlike a closure, a lambda or `functools.partial`, two of them made in two places compare and
+    hash equal, so a compiled program that takes one as a static argument is compiled once.
+
+    Args:
+        fn: a function defined at the top level of a module.
+        **settings: hashable keyword arguments.
+
+    Example:
+        >>> Bind(int, base=2) == Bind(int, base=2), Bind(int, base=2)("101")
+        (True, 5)
+    """
+
+    __slots__ = ("fn", "settings")
+
+    fn: Callable[..., Any]
+    settings: Mapping[str, Any]
+
+    def __init__(self, fn: Callable[..., Any], **settings: Any):
+        object.__setattr__(self, "fn", fn)
+        object.__setattr__(self, "settings", MappingProxyType(settings))
+        hash(self)  # an unhashable setting fails here, with its own name in the traceback
+
+    def __setattr__(self, name: str, value: Any):
+        raise AttributeError("Bind is immutable")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **self.settings, **kwargs)
+
+    def _key(self) -> tuple:
+        return self.fn, tuple(sorted(self.settings.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bind) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        settings = "".join(f", {k}={v!r}" for k, v in self.settings.items())
+        return f"Bind({self.fn.__module__}.{self.fn.__qualname__}{settings})"
+
+    def __reduce__(self):
+        return _rebuild, (self.fn, dict(self.settings))
+
+
+def _rebuild(fn: Callable[..., Any], settings: dict[str, Any]) -> Bind:
+    return Bind(fn, **settings)
+
+
+class Certificates(NamedTuple):
+    """What a model can prove about a fit; each takes the problem that the solver sees."""
+
+    diagnose: Callable[..., Evidence]
+    """(problem, theta, grad, solve, thorough) -> Evidence, from a Newton step."""
+    logit_range: Callable[..., Array]
+    """(step, problem) -> (): the Hessian changes by at most e to this along the step."""
+    least_mass: Callable[..., Array]
+    """(theta, problem) -> (): the smallest weight times probability of any outcome."""
+
+
+class Model(NamedTuple):
+    """A model: functions of a parameter pytree, bundled for `jaxprob.fit`.
+
+    Static: compares and hashes by value. `None` in an optional field means that the model has no
+    such thing; gradient and information then come from `jax.grad` and `jax.hessian`.
+    """
+
+    name: str
+    labels: Labels
+    init: Callable[..., Any]
+    log_prob: Callable[..., Array]
+    log_likelihood: Callable[..., Array]
+    grad_log_likelihood: Callable[..., Any] | None = None
+    log_likelihood_and_grad: Callable[..., tuple[Array, Any]] | None = None
+    information: Callable[..., Array] | None = None
+    sample: Callable[..., Array] | None = None
+    predict_log_proba: Callable[..., Array] | None = None
+    penalised: Callable[[Any], Any] | None = None
+    """params -> the same tree of booleans: which entries l1 and l2 act on."""
+    canonical: Callable[[Any], Any] | None = None
+    """params -> params: the linear projection that picks one of several equivalent parameters."""
+    certificates: Certificates | None = None
+    """What the model can prove about a fit."""
+    extras: tuple[str, ...] = ()
+    """Per-example keyword arguments besides `weights`, such as "offset"."""
+
+
+def value_and_grad(model: Model) -> Callable[..., tuple[Array, Any]]:
+    """The model's log-likelihood and gradient in one call, hand-derived where there is one."""
+    return model.log_likelihood_and_grad or jax.value_and_grad(model.log_likelihood)

@@ -1,0 +1,287 @@
+r"""Proofs for models with linear logits: how far the optimum is, or that there is none.
+
+Logits are z_i = offset_i + (w_kᵀx_i + b_k)_k, K of them, of which a reference class has none of its
+own. p_i are the fitted probabilities of example i, c_i its weight. The objective is
+f = -Σ_i c_i log p_i(y_i) + l2/2 ‖w‖², with gradient g and Hessian H.
+
+**A bound on f - f*.** Let δ be a step with H δ = -g, ż_i its logits at x_i,
+e_ik = ż_ik - Σ_j p_ij ż_ij, and q = p (1 + e). The rows of q sum to one, and q meets the conditions
+of an optimum: ρ = g + Xᵀ(c p e) is zero for unpenalised parameters and -l2 δ for the others. So q is
+feasible for the Fenchel dual of the problem whenever all e ≥ -1, and the duality gap there is
+
+    f - f* ≤ Σ_i c_i KL(q_i ‖ p_i) + ‖ρ‖² / (2 l2)                        (over penalised ρ)
+
+With every e > -1 and no penalty this also proves that a finite maximum exists: q is then a strictly
+positive solution of Aᵀα = 0 (Stiemke's alternative to separation).
+
+**A cheaper bound.** KL(q‖p) ≤ 0.614 Σ p e² where |e| ≤ 1/2, so the bound is at most 0.614 δᵀHδ =
+0.614 gᵀH⁻¹g, and any L ⪯ H gives gᵀL⁻¹g in place of it: the Hessian of some of the rows, at another
+point, times e^(-ρ) where no logit of those rows moved by more than ρ (p_k/p_k' ≤ e^ρ). And
+|e_ik| ≤ √(δᵀHδ / (c_i p_ik)).
+
+**A direction of separation** v has margins (ż_{y_i} - ż_k) ≥ 0 for all examples of positive weight
+and classes k, and one > 0. Then f falls for ever along v, and no finite maximum exists. Under δ,
+separated rows move by 1 or more while overlapped ones stay, so v is looked for as δ projected on the
+directions along which the rows that do not move have margin zero.
+
+Sources: Albert and Anderson, On the existence of maximum likelihood estimates in logistic regression
+models, Biometrika 71, 1984; Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from jaxprob.models.base import Bind, Certificates, Evidence, Status
+from jaxprob.models.linear import assemble
+from jaxprob.numerics import compensated_matvec, rmatvec, softmax
+
+_NEAR = (0.5, 0.1)  # margins under a Newton step below which a row counts as overlapped
+KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
+_LEAST_E = -0.5
+_MOST_NOISE = 0.125
+
+
+def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
+    """The certificates of a model, given its logits.
+
+    Args:
+        logits: (params, x, offset) -> (n, K).
+        first: the column of the logits that belongs to the first row of the weights.
+    """
+    return Certificates(
+        diagnose=Bind(diagnose, logits=logits, first=first),
+        logit_range=Bind(logit_range, logits=logits),
+        least_mass=Bind(least_mass, logits=logits),
+    )
+
+
+def diagnose(
+    problem: Any,
+    theta: Array,
+    grad: Array,
+    solve: Callable[[Array], Array],
+    thorough: Array | bool = True,
+    *,
+    logits: Callable[..., Array],
+    first: int,
+) -> Evidence:
+    """Bound the distance to the optimum by a Newton step, or prove that there is no optimum.
+
+    Args:
+        problem: a `jaxprob.solvers.Problem`.
+        theta: (p,) where to look.
+        grad: (p,) the gradient of the objective there.
+        solve: v -> H⁻¹ v.
+        thorough: () bool, whether to look for a direction of separation.
+        logits: (params, x, offset) -> (n, K).
+        first: the column of the logits that belongs to the first row of the weights.
+
+    Returns:
+        Evidence: the gap, with no verdict; or SEPARATED with a direction; or CLASS_ABSENT.
+    """
+    step = -solve(grad)
+    gap, finite = duality_gap(problem, theta, grad, step, logits=logits, first=first)
+    nothing = Evidence(jnp.int32(Status.MAX_STEPS), gap, jnp.zeros_like(theta))
+    if not problem.penalised:
+        exists = jax.lax.cond(
+            finite, lambda: noise(problem, theta, solve, logits) < _MOST_NOISE, lambda: False
+        )
+        nothing = nothing._replace(gap=jnp.where(exists | problem.shrunk(), gap, jnp.inf))
+        seek = thorough & ~exists & ~problem.shrunk()
+        evidence = jax.lax.cond(
+            seek,
+            lambda: separation(problem, theta, step, nothing, logits=logits, first=first),
+            lambda: nothing,
+        )
+    else:
+        evidence = nothing
+    absent = _class_absent(problem, theta)
+    return evidence._replace(
+        status=jnp.where(absent, jnp.int32(Status.CLASS_ABSENT), evidence.status),
+        gap=jnp.where(absent, jnp.inf, evidence.gap),
+    )
+
+
+def _class_absent(problem: Any, theta: Array) -> Array:
+    """Whether a class that has an unpenalised bias has no example of positive weight."""
+    if problem.unravel(theta).bias is None:
+        return jnp.zeros((), bool)
+    data, classes = problem.data, jnp.arange(problem.model.labels.num_classes)
+    present = data.y[:, None] == classes[None, :]
+    if data.weights is not None:
+        present &= data.weights[:, None] > 0
+    return ~jnp.all(jnp.any(present, axis=0))
+
+
+def _pull_back(params: Any, x: Array, r: Array, first: int) -> Array:
+    """Xᵀ r for the columns of r that have parameters, raveled as they are."""
+    single = params.weights.ndim == 1
+    own = r[:, first] if single else r[:, first : first + len(params.weights)]
+    bias = None if params.bias is None else jnp.sum(own, axis=0)
+    return ravel_pytree(params._replace(weights=rmatvec(x, own), bias=bias))[0]
+
+
+def duality_gap(
+    problem: Any,
+    theta: Array,
+    grad: Array,
+    step: Array,
+    *,
+    logits: Callable[..., Array],
+    first: int,
+) -> tuple[Array, Array]:
+    """The bound on f - f* of the module's docstring, and whether every e is above -1/2."""
+    data, c = problem.data, problem.example_weights()
+    params = problem.unravel(theta)
+    p = softmax(logits(params, data.x, data.offset))
+    moved = logits(problem.unravel(step), data.x, None)
+    e = moved - jnp.sum(p * moved, axis=1, keepdims=True)
+    positive = c[:, None] * p > 0
+    least = jnp.min(jnp.where(positive, e, 0.0))
+    kl = jnp.sum(jnp.where(positive, c[:, None] * p * _kl(e), 0.0))
+    rest = grad + _pull_back(params, data.x, c[:, None] * p * e, first)  # ρ
+    is_penalised = problem.mask()
+    if problem.l2 is None:
+        penalty, unmet = 0.0, jnp.abs(rest)
+    else:
+        some = problem.l2 > 0
+        squares = jnp.sum(jnp.where(is_penalised, rest**2, 0.0))
+        penalty = jnp.where(some, squares / jnp.where(some, 2 * problem.l2, 1.0), 0.0)
+        unmet = jnp.abs(jnp.where(is_penalised & some, 0.0, rest))
+    # What rounding leaves of the other conditions, times how far the optimum still is.
+    gap = kl + penalty + 2 * jnp.sum(unmet * jnp.abs(step))
+    ok = least > _LEAST_E
+    return jnp.where(ok, gap, jnp.inf), ok
+
+
+def _kl(e: Array) -> Array:
+    """(1 + e) log(1 + e) - e, with a series near 0 where the terms cancel."""
+    small = jnp.abs(e) < 0.01
+    near = jnp.where(small, e, 0.0)
+    series = near**2 * (
+        1 / 2 - near * (1 / 6 - near * (1 / 12 - near * (1 / 20 - near * (1 / 30 - near / 42))))
+    )
+    far = jnp.where(small | (e <= -1), 1.0, e)
+    return jnp.where(small, series, (1 + far) * jnp.log1p(far) - far)
+
+
+def noise(
+    problem: Any, theta: Array, solve: Callable[[Array], Array], logits: Callable[..., Array]
+) -> Array:
+    """How far the rounding of the gradient, pushed through H⁻¹, could move a logit.
+
+    Where it is large, rounding may hide a direction along which the objective still falls.
+    """
+    data, c, eps = problem.data, problem.example_weights(), jnp.finfo(theta.dtype).eps
+    params = problem.unravel(theta)
+    p = softmax(logits(params, data.x, data.offset))
+    hit = data.y[:, None] == jnp.arange(p.shape[1])[None, :]
+    residual = jnp.max(jnp.where(hit, 0.0, p), axis=1)  # 1 - p_y lies between it and K times it
+    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
+    rounding = jnp.sum(jnp.abs(data.x) * heaviest[None, :], axis=1)
+    size = 4 * eps * c * residual * (1 + rounding)
+    columns = jnp.sum(jnp.abs(data.x) * size[:, None], axis=0)
+    sizes = params._replace(
+        weights=jnp.broadcast_to(columns, params.weights.shape),
+        bias=None if params.bias is None else jnp.broadcast_to(jnp.sum(size), params.bias.shape),
+    )
+    sizes, _ = ravel_pytree(sizes)
+    signs = jax.random.rademacher(jax.random.key(0), (4, len(sizes)), theta.dtype)
+
+    def farthest(sign: Array) -> Array:
+        moved = logits(problem.unravel(solve(sign * sizes)), data.x, None)
+        spread = jnp.max(moved, axis=1) - jnp.min(moved, axis=1)
+        return jnp.max(jnp.where(c > 0, spread, 0.0))
+
+    most = jnp.max(jax.lax.map(farthest, signs))
+    return jnp.where(jnp.isnan(most), jnp.inf, most)
+
+
+def logit_range(step: Array, problem: Any, *, logits: Callable[..., Array]) -> Array:
+    """The furthest that a step moves one logit of an example against another: ρ above."""
+    moved = logits(problem.unravel(step), problem.data.x, None)
+    return jnp.max(jnp.max(moved, axis=1) - jnp.min(moved, axis=1))
+
+
+def least_mass(theta: Array, problem: Any, *, logits: Callable[..., Array]) -> Array:
+    """The smallest c_i p_ik over examples of positive weight."""
+    data, c = problem.data, problem.example_weights()
+    p = softmax(logits(problem.unravel(theta), data.x, data.offset))
+    return jnp.min(jnp.where(c > 0, c * jnp.min(p, axis=1), jnp.inf))
+
+
+def separation(
+    problem: Any,
+    theta: Array,
+    step: Array,
+    nothing: Evidence,
+    *,
+    logits: Callable[..., Array],
+    first: int,
+) -> Evidence:
+    """Look for a direction of separation, and verify it in compensated arithmetic."""
+    data, dtype = problem.data, theta.dtype
+    eps = jnp.finfo(dtype).eps
+    params = problem.unravel(theta)
+    bias = params.bias is not None
+    num_rows = 1 if params.weights.ndim == 1 else params.weights.shape[0]
+    alive = problem.example_weights() > 0
+    column = jnp.max(jnp.where(alive[:, None], jnp.abs(data.x), 0.0), axis=0)
+    column = jnp.where(column > 0, column, 1.0)
+    scales, _ = ravel_pytree(
+        params._replace(
+            weights=jnp.broadcast_to(column, params.weights.shape),
+            bias=jnp.ones(params.bias.shape, dtype) if bias else None,
+        )
+    )
+    lengths = jnp.sqrt(jnp.sum((data.x / column[None, :]) ** 2, axis=1) + bias)
+    lengths = jnp.where(lengths > 0, lengths, 1.0)
+
+    def margins(z: Array) -> tuple[Array, Array]:
+        hit = data.y[:, None] == jnp.arange(z.shape[1])[None, :]
+        own = jnp.sum(jnp.where(hit, z, 0.0), axis=1, keepdims=True)
+        return own - z, hit | ~alive[:, None]
+
+    def project(near: Array) -> Array:
+        m, void = margins(logits(problem.unravel(step), data.x, None))
+        u = jnp.where(void | (m >= near), 0.0, 1 / lengths[:, None] ** 2)
+        hit = (data.y[:, None] == jnp.arange(u.shape[1])[None, :]).astype(dtype)
+        own = u + hit * jnp.sum(u, axis=1, keepdims=True)
+
+        def block(k: int, l: int) -> Array:
+            k, l = k + first, l + first
+            return own[:, k] if k == l else -(hit[:, k] * u[:, l] + hit[:, l] * u[:, k])
+
+        blocks = jnp.stack([block(k, l) for k in range(num_rows) for l in range(k, num_rows)])
+        spread = assemble(data.x, blocks, num_rows, bias=bias) / (scales[:, None] * scales[None, :])
+        values, vectors = jnp.linalg.eigh(spread)
+        null = values <= 8 * len(scales) * eps * jnp.max(values)
+        return vectors @ jnp.where(null, vectors.T @ (step * scales), 0.0)
+
+    def verify(v: Array) -> Array:
+        v = v / jnp.linalg.norm(v)
+        rows = problem.unravel(v / scales)
+        exact = problem.unravel(v / scales)._replace(weights=jnp.atleast_2d(rows.weights))
+        z = jnp.stack([compensated_matvec(data.x, w) for w in exact.weights], axis=1)
+        z = z if not bias else z + jnp.atleast_1d(rows.bias)[None, :]
+        zero = jnp.zeros((len(z), problem.model.labels.num_classes - num_rows), dtype)
+        z = jnp.concatenate([zero, z] if first else [z, zero], axis=1)
+        m, void = margins(z)
+        m = jnp.where(void, 0.0, m / lengths[:, None])
+        return (jnp.min(m) >= -256 * eps) & (jnp.max(m) > jnp.sqrt(eps))
+
+    ways = jax.lax.map(project, jnp.asarray(_NEAR, dtype))
+    candidates = jnp.concatenate([(theta * scales)[None], ways])
+    good = jax.lax.map(verify, candidates)
+    best = candidates[jnp.argmax(good)]
+    found = jnp.any(good)
+    return Evidence(
+        jnp.where(found, jnp.int32(Status.SEPARATED), nothing.status),
+        jnp.where(found, jnp.inf, nothing.gap),
+        jnp.where(found, best / scales / jnp.linalg.norm(best / scales), nothing.direction),
+    )

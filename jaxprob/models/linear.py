@@ -1,0 +1,43 @@
+"""What the models with linear logits share: which parameters are penalised, and their Hessian."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxprob.numerics import gram, rmatvec
+
+
+def penalised(params: Any) -> Any:
+    """Penalties act on the weights, not on the bias."""
+    return params._replace(
+        weights=jnp.ones(params.weights.shape, bool),
+        bias=None if params.bias is None else jnp.zeros(params.bias.shape, bool),
+    )
+
+
+def assemble(x: Array, blocks: Array, num_rows: int, *, bias: bool) -> Array:
+    """A Hessian of C rows of weights and biases from its weightings of the examples.
+
+    Args:
+        x: (n, d).
+        blocks: (C (C + 1) / 2, n), the upper triangle row by row: block (k, l) is Xᵀ diag X.
+        num_rows: C.
+        bias: whether each row has one.
+
+    Returns:
+        (p, p) in the order of the raveled parameters: weights row by row, then biases.
+    """
+    upper = np.triu_indices(num_rows)
+    index = np.zeros((num_rows, num_rows), int)
+    index[upper] = index[upper[::-1]] = np.arange(len(upper[0]))
+    grams = jax.vmap(gram, (None, 0))(x, blocks) if len(blocks) > 1 else gram(x, blocks[0])[None]
+    size = num_rows * x.shape[1]
+    core = grams[index].transpose(0, 2, 1, 3).reshape(size, size)
+    if not bias:
+        return core
+    border = rmatvec(x, blocks.T)[index].transpose(0, 2, 1).reshape(size, num_rows)
+    corner = jnp.sum(blocks, axis=1)[index]
+    return jnp.block([[core, border], [border.T, corner]])

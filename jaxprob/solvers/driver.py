@@ -1,0 +1,142 @@
+"""The one loop that runs every solver, and what comes out of it."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxprob.models.base import Evidence, Status
+from jaxprob.solvers.problem import Problem
+
+
+class State(NamedTuple):
+    """What every solver carries: where it is, and what is known there."""
+
+    theta: Array  # (p,)
+    value: Array  # (), the objective with its penalties
+    grad: Array  # (p,), of its smooth part
+    evidence: Evidence
+    memory: Any  # the solver's own
+
+
+class Trace(NamedTuple):
+    """The course of a fit: entry k after step k, NaN beyond the last."""
+
+    value: Array  # (max_steps + 1,)
+    grad_norm: Array  # (max_steps + 1,), largest entry
+
+
+class Result(NamedTuple):
+    """Where a run ended."""
+
+    theta: Array
+    value: Array
+    grad: Array
+    evidence: Evidence
+    num_steps: Array
+    trace: Trace | None
+
+
+class Solver(Protocol):
+    """How to minimise a `Problem`: a hashable value whose arrays are traced.
+
+    `prepare` computes once what does not change during the run. `init` knows nothing yet: its value
+    is infinite. Step 0 looks at the start, later ones move and look; each leaves its verdict in
+    `state.evidence`, where MAX_STEPS means: go on. `finish` may improve a converged result.
+    """
+
+    max_steps: int
+
+    def prepare(self, problem: Problem, theta: Array) -> tuple[Any, Array]:
+        """What stays fixed during the run, and where to start."""
+        ...
+
+    def init(self, problem: Problem, fixed: Any, theta: Array) -> State:
+        """The state before anything was computed."""
+        ...
+
+    def step(self, problem: Problem, fixed: Any, state: State, k: Array) -> State:
+        """The state after step k = 0, 1, ..."""
+        ...
+
+    def finish(self, problem: Problem, fixed: Any, state: State) -> State:
+        """The state to report."""
+        ...
+
+
+def tolerance(tol: Array | None, value: Array) -> Array:
+    """The gap at which a fit has converged: `tol`, or the resolution of the objective.
+
+    Half a unit of rounding of f is all that two evaluations of f can tell apart.
+    """
+    eps = jnp.finfo(value.dtype).eps
+    wanted = DEFAULT_TOL[value.dtype.name] if tol is None else tol
+    return jnp.maximum(wanted, eps / 4 * (1 + jnp.abs(value)))
+
+
+DEFAULT_TOL = {"float64": 1e-9, "float32": 1e-4}
+
+
+def slack(value: Array) -> Array:
+    """What rounding may add to an objective without its having increased."""
+    return 4 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+
+
+def no_verdict(theta: Array) -> Evidence:
+    """Nothing known yet."""
+    return Evidence(
+        jnp.int32(Status.MAX_STEPS), jnp.asarray(jnp.inf, theta.dtype), jnp.zeros_like(theta)
+    )
+
+
+def blank(theta: Array, memory: Any) -> State:
+    """A state that knows only where it is."""
+    infinite = jnp.asarray(jnp.inf, theta.dtype)
+    return State(theta, infinite, jnp.zeros_like(theta), no_verdict(theta), memory)
+
+
+def with_status(evidence: Evidence, where: Array, status: Status) -> Evidence:
+    """The evidence with another status where the condition holds and none is given yet."""
+    open_ = evidence.status == Status.MAX_STEPS
+    return evidence._replace(
+        status=jnp.where(open_ & where, jnp.int32(status), evidence.status)
+    )
+
+
+def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) -> Result:
+    """Run a solver until its evidence gives a verdict or the steps run out.
+
+    Args:
+        solver: any `Solver`.
+        problem: what to minimise.
+        theta: (p,) where to start.
+        trace: whether to keep the course of the run.
+
+    Returns:
+        A Result; its status is never an exception.
+    """
+    fixed, theta = solver.prepare(problem, theta)
+    empty = jnp.full(solver.max_steps + 1, jnp.nan, theta.dtype)
+
+    def unfinished(carry: tuple) -> Array:
+        state, k, _ = carry
+        return (state.evidence.status == Status.MAX_STEPS) & (k <= solver.max_steps)
+
+    def body(carry: tuple) -> tuple:
+        state, k, course = carry
+        state = solver.step(problem, fixed, state, k)
+        failed = ~jnp.isfinite(state.value)
+        state = state._replace(evidence=with_status(state.evidence, failed, Status.NON_FINITE))
+        if course is not None:
+            course = Trace(
+                course.value.at[k].set(state.value),
+                course.grad_norm.at[k].set(jnp.max(jnp.abs(state.grad))),
+            )
+        return state, k + 1, course
+
+    start = solver.init(problem, fixed, theta), jnp.zeros((), jnp.int32)
+    course = Trace(empty, empty) if trace else None
+    state, k, course = jax.lax.while_loop(unfinished, body, (*start, course))
+    state = solver.finish(problem, fixed, state)
+    return Result(state.theta, state.value, state.grad, state.evidence, k - 1, course)

@@ -1,0 +1,51 @@
+"""Newton steps from Hessians that may be badly scaled, singular, or not quite positive."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import cho_solve
+
+
+class Factor(NamedTuple):
+    """A Cholesky factor of D^(-1/2) H D^(-1/2) + ridge, D the diagonal of H."""
+
+    lower: Array  # (p, p)
+    scale: Array  # (p,), D^(1/2)
+    ridge: Array  # ()
+
+    def solve(self, v: Array) -> Array:
+        """(H + ridge D)⁻¹ v for v (p,)."""
+        return cho_solve((self.lower, True), v / self.scale) / self.scale
+
+    def singular(self) -> Array:
+        """Whether some direction has no curvature beyond rounding."""
+        floor = 16 * len(self.scale) * jnp.finfo(self.scale.dtype).eps
+        return jnp.min(jnp.diag(self.lower)) ** 2 <= floor + self.ridge
+
+
+def factorise(h: Array) -> Factor:
+    """Factorise a positive semidefinite Hessian, adding as little as rounding makes necessary.
+
+    Args:
+        h: (p, p), symmetric.
+
+    Returns:
+        A Factor; full of NaN where h is not finite.
+    """
+    diagonal = jnp.diag(h)
+    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    scaled = h / (scale[:, None] * scale[None, :])
+    eye = jnp.eye(len(scale), dtype=h.dtype)
+
+    def attempt(ridge: Array) -> tuple[Array, Array]:
+        return ridge, jnp.linalg.cholesky(scaled + ridge * eye, symmetrize_input=False)
+
+    def failed(carry: tuple[Array, Array]) -> Array:
+        ridge, lower = carry
+        return jnp.isnan(lower[-1, -1]) & (ridge < 1.0)
+
+    first = jnp.asarray(2 * len(scale) * jnp.finfo(h.dtype).eps, h.dtype)
+    ridge, lower = jax.lax.while_loop(failed, lambda c: attempt(100 * c[0]), attempt(first))
+    return Factor(lower, scale, ridge)

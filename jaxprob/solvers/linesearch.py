@@ -1,0 +1,65 @@
+"""Backtracking: the longest of the steps 1, 1/2, 1/4, ... that decreases the objective."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxprob.solvers.driver import slack
+from jaxprob.solvers.problem import Problem
+
+_ARMIJO = 1e-4
+_MOST_HALVINGS = 60
+
+
+class Move(NamedTuple):
+    """Where a line search ended; the old place where nothing was accepted."""
+
+    theta: Array
+    value: Array
+    grad: Array
+    accepted: Array  # () bool
+    length: Array  # ()
+
+
+def backtrack(
+    problem: Problem, theta: Array, value: Array, grad: Array, step: Array, slope: Array
+) -> Move:
+    """Search along a step, one pass over the data for each trial.
+
+    A trial is accepted where the objective falls by at least a part of what the slope promises, to
+    rounding. Neither it nor its gradient may be infinite or NaN.
+
+    Args:
+        problem: what to minimise.
+        theta: (p,) where the step starts.
+        value: () the objective there, penalties included.
+        grad: (p,) the gradient of the smooth part there.
+        step: (p,).
+        slope: () the change of the objective that the step promises, negative.
+    """
+    start = Move(theta, value, grad, jnp.zeros((), bool), jnp.ones((), theta.dtype))
+
+    def trial(carry: tuple[Move, Array]) -> tuple[Move, Array]:
+        move, count = carry
+        t = jnp.where(count == 0, 1.0, move.length / 2)
+        new = theta + t * step
+        f, g = problem.value_and_grad(new)
+        f = f + problem.penalty(new)
+        finite = jnp.isfinite(f) & jnp.all(jnp.isfinite(g))
+        good = finite & (f <= value + _ARMIJO * t * slope + slack(value))
+        chosen = Move(
+            jnp.where(good, new, theta),
+            jnp.where(good, f, value),
+            jnp.where(good, g, grad),
+            good,
+            t,
+        )
+        return chosen, count + 1
+
+    def unfinished(carry: tuple[Move, Array]) -> Array:
+        move, count = carry
+        return ~move.accepted & (count < _MOST_HALVINGS)
+
+    return jax.lax.while_loop(unfinished, trial, (start, jnp.zeros((), jnp.int32)))[0]

@@ -1,0 +1,193 @@
+"""The problem that a solver sees: an objective of a flat vector, its derivatives, and its rows."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxprob.models.base import Model, value_and_grad
+
+
+class Rows(NamedTuple):
+    """The data of n examples."""
+
+    x: Array  # (n, d)
+    y: Array  # (n,)
+    weights: Array | None  # (n,)
+    offset: Array | None  # (n,) or (n, K)
+
+
+class Shards(NamedTuple):
+    """Rows spread over the devices of one mesh axis."""
+
+    mesh: Mesh
+    axis: str
+
+    @property
+    def one_core_each(self) -> bool:
+        """Whether each device is one CPU core, so that rows should be read once."""
+        return self.mesh.devices.flat[0].platform == "cpu"
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["data", "l2", "l1"],
+    meta_fields=["model", "penalised", "shards"],
+)
+@dataclass(frozen=True)
+class Problem:
+    """Minimise -Σ_i c_i log p_i + l2/2 ‖w‖² + l1 ‖w‖₁ over the raveled parameters.
+
+    The penalties act on the parameters that the model calls penalised. All methods but
+    `penalty` leave the l1 term, which has no derivative, to the solver.
+    """
+
+    data: Rows
+    l2: Array | None
+    l1: Array | None
+    model: Model
+    penalised: bool
+    """Whether l2 or l1 is known to be positive when the program is built."""
+    shards: Shards | None
+
+    def _template(self) -> Any:
+        return jax.eval_shape(lambda: self.model.init(None, self.data.x, self.data.y))
+
+    def unravel(self, theta: Array) -> Any:
+        """The parameters that a vector (p,) stands for, in the order of `ravel_pytree`."""
+        leaves, tree = jax.tree.flatten(self._template())
+        parts, start = [], 0
+        for leaf in leaves:
+            parts.append(theta[start : start + leaf.size].reshape(leaf.shape))
+            start += leaf.size
+        return jax.tree.unflatten(tree, parts)
+
+    def num_params(self) -> int:
+        """The length p of the vector."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._template()))
+
+    def mask(self) -> Array:
+        """(p,) bool: the penalised entries."""
+        if self.model.penalised is None:
+            return jnp.zeros(self.num_params(), bool)
+        return ravel_pytree(self.model.penalised(self._template()))[0]
+
+    def example_weights(self) -> Array:
+        """(n,) the weights c_i, ones where none were given."""
+        x, weights = self.data.x, self.data.weights
+        return jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+
+    def shrunk(self) -> Array | bool:
+        """Whether a penalty is positive, as seen at run time."""
+        return sum(p for p in (self.l2, self.l1) if p is not None) > 0
+
+    def canonical(self, theta: Array) -> Array:
+        """The vector that the model prefers among those with the same likelihood."""
+        if self.model.canonical is None:
+            return theta
+        return ravel_pytree(self.model.canonical(self.unravel(theta)))[0]
+
+    def _over_rows(self, fn: Callable[[Rows, Array], Any], theta: Array) -> Any:
+        """fn summed over the devices that hold the rows."""
+        if self.shards is None:
+            return fn(self.data, theta)
+        rows, everywhere = PartitionSpec(self.shards.axis), PartitionSpec()
+
+        def local(data: Rows, theta: Array) -> Any:
+            return jax.lax.psum(fn(data, theta), self.shards.axis)
+
+        return jax.shard_map(
+            local,
+            mesh=self.shards.mesh,
+            in_specs=(rows, everywhere),
+            out_specs=everywhere,
+            check_vma=False,
+        )(self.data, theta)
+
+    def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
+        """The smooth part of the objective () and its gradient (p,), from one pass."""
+        fast = {}
+        if self.shards is not None and self.model.log_likelihood_and_grad is not None:
+            fast = {"one_read": self.shards.one_core_each}
+
+        def of_rows(data: Rows, theta: Array) -> tuple[Array, Array]:
+            value, grad = value_and_grad(self.model)(
+                self.unravel(theta), data.x, data.y, data.weights, offset=data.offset, **fast
+            )
+            return -value, -ravel_pytree(grad)[0]
+
+        value, grad = self._over_rows(of_rows, theta)
+        if self.l2 is not None:
+            w = jnp.where(self.mask(), theta, 0.0)
+            value, grad = value + self.l2 / 2 * jnp.vdot(w, w), grad + self.l2 * w
+        return value, grad
+
+    def penalty(self, theta: Array) -> Array:
+        """The l1 term ()."""
+        if self.l1 is None:
+            return jnp.zeros((), theta.dtype)
+        return self.l1 * jnp.sum(jnp.where(self.mask(), jnp.abs(theta), 0.0))
+
+    def hess(self, theta: Array) -> Array:
+        """The Hessian (p, p) of the smooth part, made regular along what `canonical` removes.
+
+        Along those directions the likelihood is flat by construction. The term added there acts on
+        nothing else, so a Newton step from canonical parameters is unchanged by it.
+        """
+        h = self.information(theta)
+        if self.l2 is not None:
+            h = h + jnp.diag(jnp.where(self.mask(), self.l2, 0.0))
+        if self.model.canonical is None:
+            return h
+        size = jnp.diag(h) - self.canonical(jnp.diag(h))
+        eye = jnp.eye(len(theta), dtype=theta.dtype)
+        return h + (eye - jax.vmap(self.canonical)(eye)) * size[None, :]
+
+    def information(self, theta: Array) -> Array:
+        """Minus the Hessian (p, p) of the log-likelihood."""
+
+        def of_rows(data: Rows, theta: Array) -> Array:
+            keywords = {"weights": data.weights, "offset": data.offset}
+            if self.model.information is not None:
+                return self.model.information(self.unravel(theta), data.x, data.y, **keywords)
+
+            def negative(theta: Array) -> Array:
+                params = self.unravel(theta)
+                return -self.model.log_likelihood(params, data.x, data.y, **keywords)
+
+            return jax.hessian(negative)(theta)
+
+        return self._over_rows(of_rows, theta)
+
+    def subset(self, num_rows: int) -> "Problem":
+        """The problem on about so many rows, drawn evenly; its l2 is scaled down as its data are.
+
+        One row is drawn at random from each of as many stretches of rows, under a fixed key, so
+        that neither sorted nor periodic data lead astray.
+        """
+        num_devices = 1 if self.shards is None else self.shards.mesh.shape[self.shards.axis]
+        total = self.data.x.shape[0] // num_devices
+        size = min(total, -(-num_rows // num_devices))
+        stretch = total // size
+        shift = jax.random.randint(jax.random.key(0), (size,), 0, stretch)
+        index = jnp.arange(size) * stretch + shift
+
+        def take(data: Rows) -> Rows:
+            return jax.tree.map(lambda a: jnp.take(a, index, axis=0), data)
+
+        if self.shards is None:
+            data = take(self.data)
+        else:
+            rows = PartitionSpec(self.shards.axis)
+            data = jax.shard_map(
+                take, mesh=self.shards.mesh, in_specs=(rows,), out_specs=rows, check_vma=False
+            )(self.data)
+        l2 = None if self.l2 is None else self.l2 * (size / total)
+        return replace(self, data=data, l2=l2)
