@@ -75,7 +75,7 @@ def tolerance(tol: Array | None, value: Array) -> Array:
     return jnp.maximum(wanted, eps / 4 * (1 + jnp.abs(value)))
 
 
-DEFAULT_TOL = {"float64": 1e-9, "float32": 1e-4}
+DEFAULT_TOL = {"float64": 1e-8, "float32": 1e-4}
 
 
 def slack(value: Array) -> Array:

@@ -25,6 +25,15 @@ class Factor(NamedTuple):
         return jnp.min(jnp.diag(self.lower)) ** 2 <= floor + self.ridge
 
 
+    def untouched(self) -> Array:
+        """Whether the ridge is as small as it gets."""
+        return self.ridge <= 2 * _least_ridge(len(self.scale), self.lower.dtype)
+
+
+def _least_ridge(size: int, dtype: jnp.dtype) -> Array:
+    return jnp.asarray(2 * size * jnp.finfo(dtype).eps, dtype)
+
+
 def factorise(h: Array) -> Factor:
     """Factorise a positive semidefinite Hessian, adding as little as rounding makes necessary.
 
@@ -46,6 +55,6 @@ def factorise(h: Array) -> Factor:
         ridge, lower = carry
         return jnp.isnan(lower[-1, -1]) & (ridge < 1.0)
 
-    first = jnp.asarray(2 * len(scale) * jnp.finfo(h.dtype).eps, h.dtype)
+    first = _least_ridge(len(scale), h.dtype)
     ridge, lower = jax.lax.while_loop(failed, lambda c: attempt(100 * c[0]), attempt(first))
     return Factor(lower, scale, ridge)

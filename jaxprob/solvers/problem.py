@@ -166,6 +166,14 @@ class Problem:
 
         return self._over_rows(of_rows, theta)
 
+    def astype(self, dtype: str) -> "Problem":
+        """The same problem in another floating dtype."""
+
+        def cast(a: Array) -> Array:
+            return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+        return jax.tree.map(cast, self)
+
     def subset(self, num_rows: int) -> "Problem":
         """The problem on about so many rows, drawn evenly; its l2 is scaled down as its data are.
 
