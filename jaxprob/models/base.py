@@ -40,7 +40,7 @@ class Status(IntEnum):
     COLLAPSED = 8
     """A mixture component has shrunk onto a point."""
     NON_FINITE = 9
-    """The objective or its gradient overflowed at the start; the parameters are the initial ones."""
+    """The objective or its gradient overflowed; the parameters are the last ones where it had not."""
 
 
 class Evidence(NamedTuple):
@@ -113,7 +113,7 @@ class Certificates(NamedTuple):
     """What a model can prove about a fit; each takes the problem that the solver sees."""
 
     diagnose: Callable[..., Evidence]
-    """(problem, theta, grad, solve, thorough) -> Evidence, from a Newton step."""
+    """(problem, theta, grad, step, solve, thorough) -> Evidence, from a Newton step."""
     logit_range: Callable[..., Array]
     """(step, problem) -> (): the Hessian changes by at most e to this along the step."""
     least_mass: Callable[..., Array]

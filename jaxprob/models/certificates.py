@@ -38,7 +38,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.models.base import Bind, Certificates, Evidence, Status
 from jaxprob.models.linear import assemble
-from jaxprob.numerics import compensated_matvec, rmatvec, softmax
+from jaxprob.numerics import categorical_log_prob, compensated_matvec, rmatvec, softmax
 
 _NEAR = (0.5, 0.1)  # margins under a Newton step below which a row counts as overlapped
 KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
@@ -64,6 +64,7 @@ def diagnose(
     problem: Any,
     theta: Array,
     grad: Array,
+    step: Array,
     solve: Callable[[Array], Array],
     thorough: Array | bool = True,
     *,
@@ -75,7 +76,8 @@ def diagnose(
     Args:
         problem: a `jaxprob.solvers.Problem`.
         theta: (p,) where to look.
-        grad: (p,) the gradient of the objective there.
+        grad: (p,) the gradient of the smooth part of the objective there.
+        step: (p,) the Newton step there; with l1, the proximal one.
         solve: v -> H⁻¹ v.
         thorough: () bool, whether to look for a direction of separation.
         logits: (params, x, offset) -> (n, K).
@@ -84,7 +86,6 @@ def diagnose(
     Returns:
         Evidence: the gap, with no verdict; or SEPARATED with a direction; or CLASS_ABSENT.
     """
-    step = -solve(grad)
     gap, finite = duality_gap(problem, theta, grad, step, logits=logits, first=first)
     nothing = Evidence(jnp.int32(Status.MAX_STEPS), gap, jnp.zeros_like(theta))
     if not problem.penalised:
@@ -145,6 +146,11 @@ def duality_gap(
     least = jnp.min(jnp.where(positive, e, 0.0))
     kl = jnp.sum(jnp.where(positive, c[:, None] * p * _kl(e), 0.0))
     rest = grad + _pull_back(params, data.x, c[:, None] * p * e, first)  # ρ
+    ok = least > _LEAST_E
+    if problem.l1 is not None:
+        z = logits(params, data.x, data.offset)
+        loss = -jnp.sum(c * categorical_log_prob(data.y, z))
+        return jnp.where(ok, _sparse_gap(problem, theta, rest, step, kl, loss), jnp.inf), ok
     is_penalised = problem.mask()
     if problem.l2 is None:
         penalty, unmet = 0.0, jnp.abs(rest)
@@ -155,8 +161,29 @@ def duality_gap(
         unmet = jnp.abs(jnp.where(is_penalised & some, 0.0, rest))
     # What rounding leaves of the other conditions, times how far the optimum still is.
     gap = kl + penalty + 2 * jnp.sum(unmet * jnp.abs(step))
-    ok = least > _LEAST_E
     return jnp.where(ok, gap, jnp.inf), ok
+
+
+def _sparse_gap(
+    problem: Any, theta: Array, rest: Array, step: Array, kl: Array, loss: Array
+) -> Array:
+    """The bound with an l1 penalty, Ω(w) = l2/2 ‖w‖² + l1 ‖w‖₁.
+
+    It is Σ c KL(q‖p) + Ω(w) + Ω*(R) - wᵀR with R = Xᵀ c (onehot - q) = l2 w - ρ. Without l2, Ω* is
+    infinite where |R_j| > l1: q is then mixed with onehot until R fits, which by convexity of KL
+    costs at most that share of the loss.
+    """
+    l2 = jnp.zeros((), theta.dtype) if problem.l2 is None else problem.l2
+    is_penalised = problem.mask()
+    w = jnp.where(is_penalised, theta, 0.0)
+    r = jnp.where(is_penalised, l2 * theta - rest, 0.0)
+    share = jnp.where(l2 > 0, 1.0, jnp.minimum(1.0, problem.l1 / jnp.max(jnp.abs(r))))
+    excess = jnp.maximum(jnp.abs(r) - problem.l1, 0.0) ** 2
+    conjugate = jnp.where(l2 > 0, jnp.sum(excess) / jnp.where(l2 > 0, 2 * l2, 1.0), 0.0)
+    terms = l2 / 2 * w**2 + problem.l1 * jnp.abs(w) - share * r * w
+    unmet = jnp.where(is_penalised, 0.0, jnp.abs(rest))
+    rounding = 2 * jnp.sum(unmet * jnp.abs(step))
+    return share * kl + (1 - share) * loss + jnp.sum(terms) + conjugate + rounding
 
 
 def _kl(e: Array) -> Array:

@@ -125,7 +125,7 @@ def _over_blocks(
 
 def _panels(d: int) -> list[tuple[int, int]]:
     """Column ranges whose products with all later columns make up the upper triangle."""
-    width = d if d < 16 else -(-d // 4)
+    width = max(1, d) if d < 16 else -(-d // 4)
     return [(a, min(a + width, d)) for a in range(0, d, width)]
 
 
@@ -142,7 +142,7 @@ def _symmetric(panels: list[Array], d: int) -> Array:
 
 def _plain_gram(x: Array, s: Array) -> Array:
     n, d = x.shape
-    block = max(1, min(n, _GRAM_BYTES // (d * x.dtype.itemsize)))
+    block = max(1, min(n, _GRAM_BYTES // max(1, d * x.dtype.itemsize)))
 
     def of_block(x: Array, s: Array) -> Array:
         return (x * s[:, None]).T @ x
@@ -154,7 +154,7 @@ def _pairs_gram(x: Array, s: Array) -> Array:
     """Many weightings of one X: products of columns, formed once, times all weightings."""
     n, d = x.shape
     pairs = sum((b - a) * (d - a) for a, b in _panels(d))
-    block = max(1, min(n, _GRAM_BYTES // (pairs * x.dtype.itemsize)))
+    block = max(1, min(n, _GRAM_BYTES // max(1, pairs * x.dtype.itemsize)))
 
     def of_block(x: Array, s: Array) -> list[Array]:
         def panel(a: int, b: int) -> Array:
@@ -244,7 +244,7 @@ def fused_pass(
         return jnp.sum(value), rmatvec(x, r), jnp.sum(r, axis=0)
 
     n, d = x.shape
-    block = max(32, _CACHE_BYTES // (d * x.dtype.itemsize))
+    block = max(32, _CACHE_BYTES // max(1, d * x.dtype.itemsize))
     if not one_read or n <= block:
         return of_rows(x, *rows)
     return _over_blocks(of_rows, n, block, (x, *rows))

@@ -72,6 +72,9 @@ class LBFGS:
     subset_rows: int | None
     subset_dtype: str | None
 
+    takes_l1 = False
+    needs_proof = True
+
     def prepare(self, problem: Problem, theta: Array) -> tuple[Fixed, Array]:
         """Fit a subset of the rows, and keep its Hessian."""
         n, d = problem.data.x.shape

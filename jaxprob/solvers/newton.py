@@ -40,6 +40,9 @@ class Newton:
     tol: Array | float | None
     max_steps: int
 
+    takes_l1 = False
+    needs_proof = False
+
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
@@ -93,7 +96,8 @@ def judge(
         gap = jnp.vdot(grad, factor.solve(grad)) / 2
         evidence = no_verdict(theta)._replace(gap=gap)
     else:
-        evidence = certificates.diagnose(problem, theta, grad, factor.solve, thorough)
+        step = -factor.solve(grad)
+        evidence = certificates.diagnose(problem, theta, grad, step, factor.solve, thorough)
     close = evidence.gap <= tolerance(tol, value)
     evidence = with_status(evidence, close & factor.singular(), Status.SINGULAR)
     return with_status(evidence, close, Status.CONVERGED)

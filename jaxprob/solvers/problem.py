@@ -57,12 +57,13 @@ class Problem:
     """Whether l2 or l1 is known to be positive when the program is built."""
     shards: Shards | None
 
-    def _template(self) -> Any:
+    def template(self) -> Any:
+        """The parameters' shapes and dtypes."""
         return jax.eval_shape(lambda: self.model.init(None, self.data.x, self.data.y))
 
     def unravel(self, theta: Array) -> Any:
         """The parameters that a vector (p,) stands for, in the order of `ravel_pytree`."""
-        leaves, tree = jax.tree.flatten(self._template())
+        leaves, tree = jax.tree.flatten(self.template())
         parts, start = [], 0
         for leaf in leaves:
             parts.append(theta[start : start + leaf.size].reshape(leaf.shape))
@@ -71,13 +72,13 @@ class Problem:
 
     def num_params(self) -> int:
         """The length p of the vector."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._template()))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.template()))
 
     def mask(self) -> Array:
         """(p,) bool: the penalised entries."""
         if self.model.penalised is None:
             return jnp.zeros(self.num_params(), bool)
-        return ravel_pytree(self.model.penalised(self._template()))[0]
+        return ravel_pytree(self.model.penalised(self.template()))[0]
 
     def example_weights(self) -> Array:
         """(n,) the weights c_i, ones where none were given."""
@@ -135,6 +136,11 @@ class Problem:
             return jnp.zeros((), theta.dtype)
         return self.l1 * jnp.sum(jnp.where(self.mask(), jnp.abs(theta), 0.0))
 
+    def shrinkage(self) -> Array:
+        """(p,) l1 where it acts, 0 elsewhere."""
+        l1 = 0.0 if self.l1 is None else self.l1
+        return jnp.where(self.mask(), l1, jnp.zeros(self.num_params(), self.data.x.dtype))
+
     def hess(self, theta: Array) -> Array:
         """The Hessian (p, p) of the smooth part, made regular along what `canonical` removes.
 
@@ -187,15 +193,30 @@ class Problem:
         shift = jax.random.randint(jax.random.key(0), (size,), 0, stretch)
         index = jnp.arange(size) * stretch + shift
 
-        def take(data: Rows) -> Rows:
-            return jax.tree.map(lambda a: jnp.take(a, index, axis=0), data)
-
-        if self.shards is None:
-            data = take(self.data)
-        else:
-            rows = PartitionSpec(self.shards.axis)
-            data = jax.shard_map(
-                take, mesh=self.shards.mesh, in_specs=(rows,), out_specs=rows, check_vma=False
-            )(self.data)
         l2 = None if self.l2 is None else self.l2 * (size / total)
-        return replace(self, data=data, l2=l2)
+        problem = replace(self, l2=l2)
+        if self.shards is None:
+            return replace(problem, data=_take(self.data, index))
+        rows = PartitionSpec(self.shards.axis)
+        local = jax.shard_map(
+            lambda data: _take(data, index),
+            mesh=self.shards.mesh,
+            in_specs=(rows,),
+            out_specs=rows,
+            check_vma=False,
+        )
+        return replace(problem, data=local(self.data))
+
+    def rows(self, index: Array, live: Array) -> "Problem":
+        """The problem on the rows of an index, those not live without weight; l2 scaled down."""
+        data = _take(self.data, index)
+        weights = live.astype(data.x.dtype)
+        weights = weights if data.weights is None else weights * data.weights
+        share = jnp.sum(live) / self.data.x.shape[0]
+        l2 = None if self.l2 is None else self.l2 * share
+        return replace(self, data=data._replace(weights=weights), l2=l2, shards=None)
+
+
+def _take(data: Rows, index: Array) -> Rows:
+    return jax.tree.map(lambda a: jnp.take(a, index, axis=0), data)
+

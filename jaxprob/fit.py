@@ -1,0 +1,393 @@
+"""Fit a model: check the data, build the problem, run a solver, say what was found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding
+
+from jaxprob.data import Data, check_data, check_scalar, violations
+from jaxprob.models.base import Evidence, Model, Status
+from jaxprob.solvers.driver import Result, Solver, Trace, run
+from jaxprob.solvers.lbfgs import lbfgs
+from jaxprob.solvers.newton import judge, newton
+from jaxprob.solvers.linalg import factorise
+from jaxprob.solvers.problem import Problem, Rows, Shards
+from jaxprob.solvers.proximal import proximal
+
+_MANY_ROWS = 100  # per parameter of a class: from here on a Hessian of some rows is enough
+_MUCH_WORK = 2e7  # operations of a Hessian below which it is cheaper than thinking about it
+
+
+class Source(NamedTuple):
+    """What a fit was made from, kept by reference, so that more can be asked of it later."""
+
+    model: Model
+    x: Array
+    y: Array
+    weights: Array | None
+    offset: Array | None
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model: parameters, and the evidence that they are right. Arrays are leaves.
+
+    Attributes:
+        params: the model's parameters; those at which the run ended, whatever the status.
+        status: () int32, a `Status`.
+        log_likelihood: () nats, without penalties.
+        gap: () nats, a proved bound on the distance to the optimal penalised log-likelihood;
+            infinite where nothing is proved.
+        grad_norm: () largest entry of the gradient of the objective; with l1, of what a proximal
+            gradient step changes.
+        num_steps: () int32.
+        direction: Params v along which the likelihood rises for ever, where status is SEPARATED;
+            zeros otherwise.
+        num_examples: () int32, of positive weight.
+        trace: the course of the run, where `fit` was asked for it.
+        model: the model, static.
+        feature_names: from the columns of a DataFrame, static; None where there were none.
+
+    `information` and `null_log_likelihood` are computed when first asked for, from the data,
+    which a concrete fit refers to; inside `jit` and `vmap` they are computed with the fit.
+    """
+
+    params: Any
+    status: Array
+    log_likelihood: Array
+    gap: Array
+    grad_norm: Array
+    num_steps: Array
+    direction: Any
+    num_examples: Array
+    trace: Trace | None
+    kept_information: Array | None
+    kept_null: Array | None
+    model: Model
+    feature_names: tuple[str, ...] | None = None
+    source: Source | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def information(self) -> Array:
+        """Minus the Hessian of the log-likelihood at the parameters (equations 1.10, 2.11)."""
+        if self.kept_information is None:
+            data = self._source("information")
+            value = _information(data.model, self.params, data.x, data.y, data.weights, data.offset)
+            object.__setattr__(self, "kept_information", value)
+        return self.kept_information  # pyright: ignore[reportReturnType]
+
+    @property
+    def null_log_likelihood(self) -> Array:
+        """The log-likelihood () of the same model without its features, nats."""
+        if self.kept_null is None:
+            data = self._source("null_log_likelihood")
+            value = _null(data.model, data.x, data.y, data.weights, data.offset)
+            object.__setattr__(self, "kept_null", value)
+        return self.kept_null  # pyright: ignore[reportReturnType]
+
+    def _source(self, name: str) -> Source:
+        if self.source is None:
+            raise ValueError(
+                f"{name}: this Fit has passed through a JAX transformation after it was made, and "
+                "no longer refers to its data; ask for it before, or inside the transformed function"
+            )
+        return self.source
+
+    def tree_flatten(self) -> tuple[tuple, tuple]:
+        """Arrays as leaves; the reference to the data is dropped."""
+        return tuple(getattr(self, n) for n in _LEAVES), (self.model, self.feature_names)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple, leaves: tuple) -> "Fit":
+        """The inverse of `tree_flatten`."""
+        return cls(*leaves, *static)
+
+
+_LEAVES = tuple(f.name for f in fields(Fit))[:-3]
+
+
+def fit(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    l2: Any = None,
+    l1: Any = None,
+    solver: Solver | None = None,
+    init: Any = None,
+    trace: bool = False,
+) -> Fit:
+    """Fit a model by (penalised) maximum likelihood, and prove how good the fit is.
+
+    Minimises -Σ_i c_i log p(y_i|x_i) + l2/2 ‖w‖² + l1 ‖w‖₁ over the parameters, the penalties on
+    those that the model calls penalised (weights, not bias). l2 is 1/C of scikit-learn.
+
+    Works inside `jax.jit`, `jax.vmap` and `jax.grad`; derivatives with respect to x, weights,
+    offset and penalties are those of the optimum, by the implicit function theorem. Arrays sharded
+    over devices stay where they are.
+
+    Args:
+        model: such as `jaxprob.models.logistic.model()`.
+        x: (n, d) features; a JAX or NumPy array, list, or DataFrame of any library.
+        y: (n,) labels 0..K-1, any integer dtype.
+        weights: (n,) c_i ≥ 0 of the examples; one each where None.
+        offset: added to the logits: (n,) for logistic, (n, K) for softmax regression.
+        l2: () ≥ 0.
+        l1: () ≥ 0; needs `solver=jaxprob.solvers.proximal()`, the default then.
+        solver: how to minimise; chosen by the model and the shape of the data where None.
+        init: parameters to start from; the model's own where None.
+        trace: whether to keep objective and gradient norm after each step in `Fit.trace`.
+
+    Returns:
+        A Fit. What only the run can find out is its `status`, never an exception.
+
+    Raises:
+        ValueError: before any computation, for what can be seen in the arguments: shapes, NaN or
+            infinite values, labels outside 0..K-1, negative weights or penalties, and the like.
+        TypeError: for arguments of the wrong type.
+
+    Example:
+        >>> from jaxprob.models import logistic
+        >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]], [0, 0, 1, 0, 1]
+        >>> result = fit(logistic.model(), x, y, l2=1.0)
+        >>> Status(int(result.status)).name, round(float(result.params.weights[0]), 3)
+        ('CONVERGED', 0.717)
+    """
+    data = check_data(x, y, weights, offset, num_classes=model.labels.num_classes, extras=model.extras)
+    dtype = data.x.dtype
+    l2 = None if l2 is None else check_scalar("l2", l2, dtype=dtype)
+    l1 = None if l1 is None else check_scalar("l1", l1, dtype=dtype)
+    if model.penalised is None and not (l1 is None and l2 is None):
+        raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
+    rows = Rows(data.x, data.y, data.weights, data.offset)
+    traced = _has_tracer((rows, l2, l1, init))
+    positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
+    problem = Problem(rows, l2, l1, model, positive, None if traced else _shards(data.x))
+    theta = _start(problem, init)
+    solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
+    if traced:
+        return _traced(problem, solvers[0], theta, data.feature_names, trace)
+    outcome = None
+    for candidate in solvers:
+        outcome = _run(candidate, problem, theta, trace=trace)
+        if outcome.result.evidence.status == Status.CONVERGED:
+            break
+    else:
+        outcome = _certify(solvers[-1], problem, outcome) if solvers[-1].needs_proof else outcome
+    source = Source(model, data.x, data.y, data.weights, data.offset)
+    return _report(problem, outcome, data.feature_names, source)
+
+
+class _Outcome(NamedTuple):
+    """What a compiled run hands back."""
+
+    result: Result
+    params: Any
+    direction: Any
+    log_likelihood: Array
+    grad_norm: Array
+    num_examples: Array
+
+
+def _has_tracer(tree: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _start(problem: Problem, init: Any) -> Array:
+    """The raveled parameters to start from, checked against what the model expects."""
+    template = problem.template()
+    if init is None:
+        x, y = problem.data.x, problem.data.y
+        return ravel_pytree(problem.model.init(None, x, y))[0]
+    expected = jax.tree.map(lambda leaf: leaf.shape, template)
+    try:
+        init = jax.tree.map(lambda t, a: jnp.asarray(a, t.dtype), template, init)
+        got = jax.tree.map(lambda leaf: leaf.shape, init)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"init: expected parameters of shapes {expected}, got {init!r}") from error
+    if got != expected:
+        raise ValueError(f"init: expected parameters of shapes {expected}, got {got}")
+    return ravel_pytree(init)[0]
+
+
+def _shards(x: Array) -> Shards | None:
+    """Where the rows of a concrete array are, if on several devices along one mesh axis."""
+    sharding = x.sharding
+    if not isinstance(sharding, NamedSharding) or sharding.num_devices == 1:
+        return None
+    spec = (*sharding.spec, None)
+    axis = spec[0][0] if isinstance(spec[0], tuple) and len(spec[0]) == 1 else spec[0]
+    only_rows = isinstance(axis, str) and all(s is None for s in spec[1:])
+    return Shards(sharding.mesh, axis) if only_rows else None
+
+
+def _checked(solver: Solver, problem: Problem) -> Solver:
+    """The solver, if it is one and can do what is asked."""
+    if not all(hasattr(solver, name) for name in ("prepare", "init", "step", "finish")):
+        raise TypeError(
+            f"solver: expected one of jaxprob.solvers, such as newton(), got {solver!r}"
+        )
+    if problem.l1 is not None and not getattr(solver, "takes_l1", False):
+        raise ValueError(
+            f"solver: l1 has no gradient, so it needs jaxprob.solvers.proximal(), got {solver!r}"
+        )
+    return solver
+
+
+def _choose(problem: Problem, traced: bool) -> list[Solver]:
+    """Solvers to try in turn, the fastest for the shape of the data first."""
+    if problem.l1 is not None:
+        return [proximal()]
+    n, d = problem.data.x.shape
+    if traced or n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK:
+        return [newton()]
+    return [lbfgs(subset_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
+
+
+def _report(
+    problem: Problem,
+    outcome: _Outcome,
+    feature_names: tuple[str, ...] | None,
+    source: Source | None,
+    information: Array | None = None,
+    null: Array | None = None,
+) -> Fit:
+    result = outcome.result
+    return Fit(
+        params=outcome.params,
+        status=result.evidence.status,
+        log_likelihood=outcome.log_likelihood,
+        gap=result.evidence.gap,
+        grad_norm=outcome.grad_norm,
+        num_steps=result.num_steps,
+        direction=outcome.direction,
+        num_examples=outcome.num_examples,
+        trace=result.trace,
+        kept_information=information,
+        kept_null=null,
+        model=problem.model,
+        feature_names=feature_names,
+        source=source,
+    )
+
+
+def _traced(
+    problem: Problem,
+    solver: Solver,
+    theta: Array,
+    feature_names: tuple[str, ...] | None,
+    trace: bool,
+) -> Fit:
+    """The fit as part of the caller's program: differentiable, and with all checks at run time."""
+
+    def conditions(theta: Array) -> Array:
+        """Zero at the optimum; regular there, also along what `canonical` removes."""
+        _, grad = problem.value_and_grad(theta)
+        return _conditions(problem, theta, grad) + theta - problem.canonical(theta)
+
+    def solve(_: Callable, theta: Array) -> tuple[Array, Result]:
+        result = run(solver, problem, theta, trace=trace)
+        if solver.needs_proof:
+            result = result._replace(evidence=_exact_evidence(solver, problem, result))
+        # Integers have no tangents that custom_root could handle: they travel as floats.
+        return result.theta, jax.tree.map(lambda a: a.astype(theta.dtype), result)
+
+    def tangent_solve(linear: Callable[[Array], Array], v: Array) -> Array:
+        matrix = jax.vmap(linear, out_axes=1)(jnp.eye(len(v), dtype=v.dtype))
+        return jnp.linalg.solve(matrix, v)
+
+    theta, found = jax.lax.custom_root(conditions, theta, solve, tangent_solve, has_aux=True)
+    evidence = found.evidence._replace(status=found.evidence.status.astype(jnp.int32))
+    steps = found.num_steps.astype(jnp.int32)
+    result = found._replace(theta=theta, evidence=evidence, num_steps=steps)
+    data, model = problem.data, problem.model
+    params = problem.unravel(theta)
+    bad = violations(*data, num_classes=model.labels.num_classes)
+    status = jnp.where(bad.weights_zero, jnp.int32(Status.NO_DATA), result.evidence.status)
+    status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
+    outcome = _outcome(problem, result)._replace(
+        log_likelihood=model.log_likelihood(
+            params, data.x, data.y, data.weights, offset=data.offset
+        )
+    )
+    evidence = result.evidence._replace(status=status)
+    outcome = outcome._replace(result=outcome.result._replace(evidence=evidence))
+    information = problem.information(theta)
+    null = _null(model, *data)
+    return _report(problem, outcome, feature_names, None, information, null)
+
+
+@partial(jax.jit, static_argnames=["trace"])
+def _run(solver: Solver, problem: Problem, theta: Array, *, trace: bool) -> _Outcome:
+    return _outcome(problem, run(solver, problem, theta, trace=trace))
+
+
+def _outcome(problem: Problem, result: Result) -> _Outcome:
+    theta = result.theta
+    penalty = problem.penalty(theta)
+    if problem.l2 is not None:
+        penalty += problem.l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
+    return _Outcome(
+        result,
+        problem.unravel(theta),
+        problem.unravel(result.evidence.direction),
+        penalty - result.value,
+        jnp.max(jnp.abs(_conditions(problem, theta, result.grad)), initial=0.0),
+        jnp.sum(problem.example_weights() > 0, dtype=jnp.int32),
+    )
+
+
+def _conditions(problem: Problem, theta: Array, grad: Array) -> Array:
+    """(p,) zero at the optimum: the gradient, or with l1 the least of its subgradients' steps."""
+    if problem.l1 is None:
+        return grad
+    moved = theta - grad
+    return theta - jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - problem.shrinkage(), 0.0)
+
+
+@jax.jit
+def _certify(solver: Solver, problem: Problem, outcome: _Outcome) -> _Outcome:
+    """Replace the evidence of a solver that proves nothing by that of the exact Hessian."""
+    result = outcome.result
+    evidence = _exact_evidence(solver, problem, result)
+    return outcome._replace(
+        result=result._replace(evidence=evidence), direction=problem.unravel(evidence.direction)
+    )
+
+
+def _exact_evidence(solver: Solver, problem: Problem, result: Result) -> Evidence:
+    factor = factorise(problem.hess(result.theta))
+    evidence = judge(
+        problem, result.theta, result.value, result.grad, factor, getattr(solver, "tol", None)
+    )
+    open_ = evidence.status == Status.MAX_STEPS
+    return evidence._replace(status=jnp.where(open_, result.evidence.status, evidence.status))
+
+
+@partial(jax.jit, static_argnums=0)
+def _information(
+    model: Model, params: Any, x: Array, y: Array, weights: Array | None, offset: Array | None
+) -> Array:
+    problem = Problem(Rows(x, y, weights, offset), None, None, model, False, None)
+    return problem.information(ravel_pytree(params)[0])
+
+
+@partial(jax.jit, static_argnums=0)
+def _null(
+    model: Model, x: Array, y: Array, weights: Array | None, offset: Array | None
+) -> Array:
+    bare = model._replace(certificates=None)
+    problem = Problem(Rows(x[:, :0], y, weights, offset), None, None, bare, False, None)
+    theta = jnp.zeros(problem.num_params(), x.dtype)
+    if len(theta) == 0:
+        return -problem.value_and_grad(theta)[0]
+    return -run(newton(), problem, theta).value
