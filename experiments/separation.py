@@ -8,7 +8,7 @@ method in integers finds v or α, and multiplying the witness out proves it.
 
     python -m experiments.separation --num-designs 2000
 
-fits ten kinds of designs, most of them with a fair share of either answer, and counts disagreements
+fits eleven kinds of designs, most of them with a fair share of either answer, and counts disagreements
 between exact arithmetic, a linear programme in floating point (HiGHS), and `jaxprob.fit`.
 
 References:
@@ -27,158 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import linprog
 
-#from experiments import _common
-
-# --- Designs -------------------------------------------------------------------------------------
-# Every value is a multiple of a power of two with few bits, exact in float32 too: ties, duplicates
-# and linear relations between columns hold exactly, not up to a rounding that would decide.
-
-_Sample = tuple[np.ndarray, np.ndarray, np.ndarray | None]
-
-
-def _features(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
-    return np.round(rng.normal(size=(n, d)) * 256) / 256
-
-
-def _labels(rng: np.random.Generator, x: np.ndarray, num_classes: int, noise: float) -> np.ndarray:
-    """Labels of a random softmax model whose log-odds are divided by `noise`."""
-    logits = x @ rng.normal(size=(x.shape[1], num_classes)) + 0.5 * rng.normal(size=num_classes)
-    return np.argmax(logits + noise * rng.gumbel(size=logits.shape), axis=1)
-
-
-def _flip(rng: np.random.Generator, y: np.ndarray, num_classes: int, chance: float) -> np.ndarray:
-    """With probability `chance`, one example gets another label."""
-    y = y.copy()
-    i = rng.integers(len(y))
-    y[i] = (y[i] + (rng.random() < chance) * rng.integers(1, num_classes)) % num_classes
-    return y
-
-
-def _gaussian(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    x = _features(rng, n, d)
-    return x, _labels(rng, x, num_classes, rng.choice([0.2, 1.0, 4.0])), None
-
-
-def _complete(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    x = _features(rng, n, d)
-    return x, _flip(rng, _labels(rng, x, num_classes, 0.0), num_classes, 0.5), None
-
-
-def _quasi_complete(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    """Integers on both sides of a boundary and on it, where the label is drawn among the winners."""
-    x = rng.integers(-3, 4, size=(n, d))
-    logits = x @ rng.integers(-1, 2, size=(d, num_classes)) + rng.integers(-1, 2, size=num_classes)
-    winner = logits == logits.max(axis=1, keepdims=True)
-    y = np.argmax(winner * rng.uniform(0.5, 1.0, size=winner.shape), axis=1)
-    return x.astype(float), _flip(rng, y, num_classes, 0.4), None
-
-
-def _integer_ties(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    x = rng.integers(-2, 3, size=(n, d)).astype(float)
-    return x, _labels(rng, x, num_classes, rng.choice([0.2, 1.0])), None
-
-
-def _binary_features(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    """Indicators, the rare ones often seen with a single label."""
-    x = (rng.random((n, d)) < rng.choice([0.1, 0.5, 0.9], size=d)).astype(float)
-    return x, _labels(rng, x, num_classes, rng.choice([0.2, 1.0])), None
-
-
-def _duplicates(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    points = _features(rng, n // 3 + 2, d)
-    copies = rng.integers(len(points), size=n)
-    y = _labels(rng, points, num_classes, rng.choice([0.0, 0.5]))[copies]
-    return points[copies], _flip(rng, y, num_classes, 0.6), None
-
-
-def _rank_deficient(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    """Columns spanned by fewer; sometimes one is constant, as the bias is."""
-    rank = rng.integers(1, d + 1)
-    x = _features(rng, n, rank) @ rng.integers(-2, 3, size=(rank, d + 1)).astype(float)
-    if rng.random() < 0.3:
-        x[:, -1] = 1.0
-    return x, _flip(rng, _labels(rng, x, num_classes, 0.0), num_classes, 0.7), None
-
-
-def _any_plain(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    plain = (_gaussian, _complete, _quasi_complete, _duplicates)
-    return plain[rng.integers(len(plain))](rng, n, d, num_classes)
-
-
-def _scaled_columns(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    """Columns times 2^13, 1 or 2^-13: about 1e4, 1 and 1e-4, but exact."""
-    x, y, weights = _any_plain(rng, n, d, num_classes)
-    return x * 2.0 ** rng.choice([-13, 0, 13], size=x.shape[1]), y, weights
-
-
-def _scaled_row(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    x, y, weights = _any_plain(rng, n, d, num_classes)
-    x[rng.integers(n)] *= 1000.0
-    return x, y, weights
-
-
-def _zero_weights(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    """Some wrong labels, each of weight zero (no evidence at all) or 2^-10 (little, but enough)."""
-    x, y, _ = (_complete, _quasi_complete)[rng.integers(2)](rng, n, d, num_classes)
-    weights = rng.choice([0.0, 0.25, 1.0, 3.0], p=[0.1, 0.3, 0.3, 0.3], size=n)
-    wrong = rng.choice(n, size=rng.integers(1, 4), replace=False)
-    y[wrong] = (y[wrong] + 1) % num_classes
-    weights[wrong] = rng.choice([0.0, 0.0, 2.0**-10], size=len(wrong))
-    return x, y, weights
-
-
-KINDS: dict[str, Callable[[np.random.Generator, int, int, int], _Sample]] = {
-    "gaussian": _gaussian,
-    "complete": _complete,
-    "quasi-complete": _quasi_complete,
-    "integer ties": _integer_ties,
-    "binary features": _binary_features,
-    "duplicates": _duplicates,
-    "rank-deficient": _rank_deficient,
-    "scaled columns": _scaled_columns,
-    "scaled row": _scaled_row,
-    "zero weights": _zero_weights,
-}
-MAX_EXAMPLES = 40
-
-
-def design(
-    kind: str, seed: int, num_classes: int = 2
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
-    """A small design of which it is not obvious whether a likelihood fit has a finite maximum.
-
-    The kind names how it was made, not the answer: "complete" is complete separation with, half of
-    the time, one label flipped.
-
-    Args:
-        kind: one of `KINDS`.
-        seed: any integer ≥ 0; the same arguments give the same design.
-        num_classes: K ≥ 2.
-
-    Returns:
-        x (n, d) float64, y (n,) int64 in 0..K-1, weights (n,) float64 or None, and whether the
-        model has a bias; n ≤ 40, d ≤ 6, and every class has an example of positive weight.
-
-    Raises:
-        ValueError: for an unknown kind or fewer than two classes.
-
-    Example:
-        >>> x, y, weights, bias = design("integer ties", seed=1)
-        >>> x.shape, x.dtype, y.dtype, weights, bias
-        ((30, 2), dtype('float64'), dtype('int64'), None, True)
-    """
-    if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
-    if num_classes < 2:
-        raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
-    rng = np.random.default_rng([seed, list(KINDS).index(kind), num_classes])
-    while True:
-        n = int(rng.integers(max(5, 3 * num_classes), MAX_EXAMPLES + 1))
-        d = int(rng.integers(1, 6))
-        x, y, weights = KINDS[kind](rng, n, d, num_classes)
-        if len(np.unique(y if weights is None else y[weights > 0])) == num_classes:
-            return x, y.astype(np.int64), weights, bool(rng.random() < 0.75)
-
+from experiments import _common
+from experiments._designs import KINDS, MAX_EXAMPLES, design
 
 # --- The oracle ----------------------------------------------------------------------------------
 
@@ -355,3 +205,166 @@ def separated_lp(
         direction = np.vstack([v.reshape(num_classes - 1, -1) * scales, [[0] * len(scales)]])
     lp_separated = _lp_verdict(_margin_rows(features, labels, num_classes))
     return Verdict(separated, complete, direction, exact, lp_separated)
+
+
+# --- The fits ------------------------------------------------------------------------------------
+
+
+class Trial(NamedTuple):
+    """One design, what is true of it, and the status and direction (K, d + bias) of the fit."""
+
+    kind: str
+    seed: int
+    num_classes: int
+    data: tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]
+    verdict: Verdict
+    status: str | None = None
+    direction: np.ndarray | None = None
+
+
+def _fit_together(trials: list[Trial], dtype: str) -> list[Trial]:
+    """Fit designs of one width, number of classes and bias in one call, padded with weight zero."""
+    import jax
+
+    import jaxprob as jp
+    from jaxprob.models import logistic, softmax
+
+    num_classes, (x, _, _, bias) = trials[0].num_classes, trials[0].data
+    binary = num_classes == 2
+    model = (
+        logistic.model(bias=bias)
+        if binary
+        else softmax.model(num_classes, parameterisation="reference", bias=bias)
+    )
+    xs = np.zeros((len(trials), MAX_EXAMPLES, x.shape[1]), dtype)
+    ys = np.zeros((len(trials), MAX_EXAMPLES), np.int32)
+    cs = np.zeros((len(trials), MAX_EXAMPLES), dtype)
+    for lane, trial in enumerate(trials):
+        x, y, weights, _ = trial.data
+        xs[lane, : len(y)], ys[lane, : len(y)] = x, y
+        cs[lane, : len(y)] = 1.0 if weights is None else weights
+    fits = jax.jit(jax.vmap(lambda x, y, c: jp.fit(model, x, y, weights=c)))(xs, ys, cs)
+    slopes = np.asarray(fits.direction.weights, dtype=float).reshape(len(trials), -1, x.shape[1])
+    if bias:
+        constant = np.asarray(fits.direction.bias, dtype=float).reshape(len(trials), -1, 1)
+        slopes = np.concatenate([slopes, constant], axis=2)
+    reference = np.zeros_like(slopes[:, :1])
+    # Logistic regression models class 1 against class 0, softmax regression all against the last.
+    directions = np.concatenate([reference, slopes] if binary else [slopes, reference], axis=1)
+    return [
+        trial._replace(status=jp.Status(int(status)).name, direction=direction)
+        for trial, status, direction in zip(trials, fits.status, directions, strict=True)
+    ]
+
+
+def _fit_all(trials: list[Trial], dtype: str) -> list[Trial]:
+    groups: dict[tuple, list[Trial]] = {}
+    for trial in trials:
+        x, _, _, bias = trial.data
+        groups.setdefault((trial.num_classes, x.shape[1], bias), []).append(trial)
+    batches = _common.progress(groups.values(), "fits, by shape", len(groups))
+    return [trial for batch in batches for trial in _fit_together(batch, dtype)]
+
+
+def relative_margins(
+    x: np.ndarray,
+    y: np.ndarray,
+    bias: bool,
+    weights: np.ndarray | None,
+    direction: np.ndarray,
+) -> tuple[float, float]:
+    """Least and greatest margin of a direction, in exact arithmetic, relative to ‖row‖ ‖direction‖.
+
+    Both norms are taken after every column is divided by its greatest entry.
+
+    Args:
+        x: (n, d) floating.
+        y: (n,) integers in 0..K-1.
+        bias: whether the model has a constant term.
+        weights: (n,) floating ≥ 0, or None.
+        direction: (K, d + bias) floating or Fractions; it proves separation if the least is ≥ 0 and
+            the greatest > 0.
+
+    Returns:
+        Two floats; NaN where the direction is zero or not finite.
+
+    Example:
+        >>> x, y = np.array([[-2.0], [0.0], [1.0]]), np.array([0, 1, 1])
+        >>> least, greatest = relative_margins(x, y, False, None, np.array([[0.0], [1.0]]))
+        >>> round(least, 3), round(greatest, 3)
+        (0.0, 0.707)
+    """
+    kept = np.ones(len(y), dtype=bool) if weights is None else weights > 0
+    features, labels, num_classes = _with_bias(x, bias)[kept], y[kept], len(direction)
+    size = np.abs(features).max(axis=0)
+    length = float(np.linalg.norm(direction.astype(float) * size))
+    if not (np.isfinite(length) and length > 0):
+        return math.nan, math.nan
+    exact = np.array([[Fraction(v) for v in row] for row in features.tolist()], dtype=object)
+    v = np.array([[Fraction(e) for e in row] for row in direction.tolist()], dtype=object)
+    rows = _margin_rows(exact, labels, num_classes)
+    norms = np.linalg.norm(rows.astype(float) / np.tile(np.where(size > 0, size, 1.0), num_classes - 1), axis=1)
+    margins = (rows @ (v[:-1] - v[-1]).ravel()).astype(float) / np.where(norms > 0, norms, 1.0)
+    return float(margins.min() / length), float(margins.max() / length)
+
+
+def _unproved(trial: Trial, dtype: str) -> bool:
+    """Whether a fit says SEPARATED and its direction shows no separation, rounding aside."""
+    if trial.status != "SEPARATED" or trial.direction is None:
+        return False
+    x, y, weights, bias = trial.data
+    least, greatest = relative_margins(x, y, bias, weights, trial.direction)
+    epsilon = float(np.finfo(dtype).eps)
+    return not (least >= -1024 * epsilon and greatest > math.sqrt(epsilon))
+
+
+def _row(kind: str, trials: list[Trial], dtype: str) -> dict[str, Any]:
+    fitted = [t for t in trials if t.status is not None]
+    return {
+        "kind": kind,
+        "designs": len(trials),
+        "separated": sum(t.verdict.separated for t in trials),
+        "complete": sum(t.verdict.complete for t in trials),
+        "not exact": sum(not t.verdict.exact for t in trials),
+        "by LP": sum(bool(t.verdict.lp_separated) for t in trials),
+        "LP differs": sum(t.verdict.lp_separated != t.verdict.separated for t in trials),
+        "by fit": sum(t.status == "SEPARATED" for t in fitted),
+        "fit differs": sum((t.status == "SEPARATED") != t.verdict.separated for t in fitted),
+        "falsely converged": sum(
+            t.status == "CONVERGED" and t.verdict.separated for t in fitted
+        ),
+        "unproved": sum(_unproved(t, dtype) for t in fitted),
+    }
+
+
+def _disagreement(trial: Trial, dtype: str) -> dict[str, Any] | None:
+    fit_differs = trial.status and (trial.status == "SEPARATED") != trial.verdict.separated
+    lp_differs = trial.verdict.lp_separated != trial.verdict.separated
+    if not (fit_differs or lp_differs or _unproved(trial, dtype)):
+        return None
+    x, y, weights, bias = trial.data
+    least = greatest = math.nan
+    if trial.direction is not None:
+        least, greatest = relative_margins(x, y, bias, weights, trial.direction)
+    return {
+        "kind": trial.kind,
+        "seed": trial.seed,
+        "classes": trial.num_classes,
+        "exactly": ("overlapping", "quasi-complete", "complete")[
+            trial.verdict.separated + trial.verdict.complete
+        ],
+        "LP": trial.verdict.lp_separated,
+        "fit": trial.status,
+        "least margin": least,
+        "greatest margin": greatest,
+    }
+
+
+def _designs(num_designs: int, seed: int) -> Iterable[tuple[str, int, int]]:
+    """(kind, seed, K): the kinds in turn, half of them with two classes."""
+    for i in range(num_designs):
+        yield tuple(KINDS)[i % len(KINDS)], seed + i, (2, 3, 2, 3, 2, 4)[i // len(KINDS) % 6]
+
+
+def main() -> int:
+    """Judge `--num-designs` designs; 0 if no fit contradicts exact arithmetic."""

@@ -125,7 +125,7 @@ def _over_blocks(
 
 def _panels(d: int) -> list[tuple[int, int]]:
     """Column ranges whose products with all later columns make up the upper triangle."""
-    width = max(1, d) if d < 16 else -(-d // 4)
+    width = d if d < 16 else -(-d // 4)
     return [(a, min(a + width, d)) for a in range(0, d, width)]
 
 
@@ -153,8 +153,10 @@ def _plain_gram(x: Array, s: Array) -> Array:
 def _pairs_gram(x: Array, s: Array) -> Array:
     """Many weightings of one X: products of columns, formed once, times all weightings."""
     n, d = x.shape
+    if d == 0:
+        return jnp.zeros((len(s), 0, 0), x.dtype)
     pairs = sum((b - a) * (d - a) for a, b in _panels(d))
-    block = max(1, min(n, _GRAM_BYTES // max(1, pairs * x.dtype.itemsize)))
+    block = max(1, min(n, _GRAM_BYTES // (pairs * x.dtype.itemsize)))
 
     def of_block(x: Array, s: Array) -> list[Array]:
         def panel(a: int, b: int) -> Array:
