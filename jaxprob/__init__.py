@@ -1,1 +1,11 @@
 """jaxprob: a model is a log-likelihood written as a pure function; everything else transforms it."""
+
+from jaxprob import data as data
+from jaxprob import models as models
+from jaxprob import numerics as numerics
+from jaxprob import solvers as solvers
+from jaxprob import testing as testing
+from jaxprob.devices import use_all_cores as use_all_cores
+from jaxprob.fit import Fit as Fit
+from jaxprob.fit import fit as fit
+from jaxprob.models.base import Status as Status

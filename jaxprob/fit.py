@@ -51,6 +51,7 @@ class Fit:
         direction: Params v along which the likelihood rises for ever, where status is SEPARATED;
             zeros otherwise.
         num_examples: () int32, of positive weight.
+        l2, l1: () the penalties, None where there were none.
         trace: the course of the run, where `fit` was asked for it.
         model: the model, static.
         feature_names: from the columns of a DataFrame, static; None where there were none.
@@ -67,6 +68,8 @@ class Fit:
     num_steps: Array
     direction: Any
     num_examples: Array
+    l2: Array | None
+    l1: Array | None
     trace: Trace | None
     kept_information: Array | None
     kept_null: Array | None
@@ -271,6 +274,8 @@ def _report(
         num_steps=result.num_steps,
         direction=outcome.direction,
         num_examples=outcome.num_examples,
+        l2=problem.l2,
+        l1=problem.l1,
         trace=result.trace,
         kept_information=information,
         kept_null=null,

@@ -1,1 +1,8 @@
+"""What is assumed: one file per model, pure functions of parameters and examples."""
 
+from jaxprob.models import logistic as logistic
+from jaxprob.models import softmax as softmax
+from jaxprob.models.base import Bind as Bind
+from jaxprob.models.base import Labels as Labels
+from jaxprob.models.base import Model as Model
+from jaxprob.models.base import Status as Status

@@ -1,1 +1,9 @@
+"""How a model is fitted: one algorithm per file, one driver."""
 
+from jaxprob.solvers.driver import Trace as Trace
+from jaxprob.solvers.driver import run as run
+from jaxprob.solvers.gradient import gradient as gradient
+from jaxprob.solvers.lbfgs import lbfgs as lbfgs
+from jaxprob.solvers.newton import newton as newton
+from jaxprob.solvers.problem import Problem as Problem
+from jaxprob.solvers.proximal import proximal as proximal
