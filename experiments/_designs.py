@@ -1,8 +1,8 @@
 """Small designs for which it is not obvious whether a likelihood fit has a finite maximum.
 
-Eleven ways to be nasty, for logistic and softmax regression. Every value is a multiple of a power of
-two with few bits, exact in float32 too: ties, duplicates and linear relations between columns hold
-exactly, not up to a rounding that would decide the answer.
+Eleven ways to be nasty, for logistic and softmax regression. Every value is a multiple of a power
+of two with few bits, exact in float32 too: ties, duplicates and linear relations between columns
+hold exactly, not up to a rounding that would decide the answer.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def _complete(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sa
 
 
 def _quasi_complete(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
-    """Integers on both sides of a boundary and on it, where the label is drawn among the winners."""
+    """Integers off a boundary and on it, where the label is drawn among the winners."""
     x = rng.integers(-3, 4, size=(n, d))
     logits = x @ rng.integers(-1, 2, size=(d, num_classes)) + rng.integers(-1, 2, size=num_classes)
     winner = logits == logits.max(axis=1, keepdims=True)
@@ -70,7 +70,7 @@ def _duplicates(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _
 def _rank_deficient(rng: np.random.Generator, n: int, d: int, num_classes: int) -> _Sample:
     """Columns spanned by fewer; sometimes one is constant, as the bias is."""
     width = max(d, 2)
-    rank = rng.integers(1, width)
+    rank = int(rng.integers(1, width))
     x = _features(rng, n, rank) @ rng.integers(-2, 3, size=(rank, width)).astype(float)
     if rng.random() < 0.3:
         x[:, -1] = 1.0
@@ -149,7 +149,7 @@ def design(
     Example:
         >>> x, y, weights, bias = design("integer ties", seed=1)
         >>> x.shape, x.dtype, y.dtype, weights, bias
-        ((30, 2), dtype('float64'), dtype('int64'), None, True)
+        ((7, 2), dtype('float64'), dtype('int64'), None, False)
     """
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")

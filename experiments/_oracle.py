@@ -2,10 +2,10 @@
 
 It has, unless some direction v separates the classes: with a row (e_{y_i} - e_k) (x) [x_i, 1] of A
 for every example i of positive weight and every class k ≠ y_i, A v ≥ 0 and A v ≠ 0 (remarks on
-equation 1.10). By Stiemke's theorem either such a v exists, or some α > 0 has Aᵀα = 0. Separation is
-complete if A v > 0; by Gordan's theorem either such a v exists, or some α ≥ 0, α ≠ 0 has Aᵀα = 0.
-Every float is a rational number, so both questions have exact answers: a simplex method in integers
-finds v or α, and multiplying the witness out proves it. Meant for small designs.
+equation 1.10). By Stiemke's theorem either such a v exists, or some α > 0 has Aᵀα = 0. Separation
+is complete if A v > 0; by Gordan's theorem either such a v exists, or some α ≥ 0, α ≠ 0 has
+Aᵀα = 0. Every float is a rational number, so both questions have exact answers: a simplex method in
+integers finds v or α, and multiplying the witness out proves it. Meant for small designs.
 
 References:
     Albert and Anderson (1984), On the existence of maximum likelihood estimates in logistic
@@ -222,7 +222,7 @@ def relative_margins(
         >>> x, y = np.array([[-2.0], [0.0], [1.0]]), np.array([0, 1, 1])
         >>> least, greatest = relative_margins(x, y, False, None, np.array([[0.0], [1.0]]))
         >>> round(least, 3), round(greatest, 3)
-        (0.0, 0.707)
+        (0.0, 1.0)
     """
     kept = np.ones(len(y), dtype=bool) if weights is None else weights > 0
     features, labels, num_classes = _with_bias(x, bias)[kept], y[kept], len(direction)

@@ -27,7 +27,7 @@ _MUCH_WORK = 2e7  # operations of a Hessian below which it is cheaper than think
 class Source(NamedTuple):
     """What a fit was made from, kept by reference, so that more can be asked of it later."""
 
-    model: Model
+    model: Model = field(repr=False)
     x: Array
     y: Array
     weights: Array | None
@@ -73,7 +73,7 @@ class Fit:
     trace: Trace | None
     kept_information: Array | None
     kept_null: Array | None
-    model: Model
+    model: Model = field(repr=False)
     feature_names: tuple[str, ...] | None = None
     source: Source | None = field(default=None, repr=False, compare=False)
 
