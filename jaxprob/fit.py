@@ -27,7 +27,7 @@ _MUCH_WORK = 2e7  # operations of a Hessian below which it is cheaper than think
 class Source(NamedTuple):
     """What a fit was made from, kept by reference, so that more can be asked of it later."""
 
-    model: Model = field(repr=False)
+    model: Model
     x: Array
     y: Array
     weights: Array | None
