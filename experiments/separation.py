@@ -12,86 +12,113 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+import jaxprob as jp
 from experiments import _common
 from experiments._designs import KINDS, MAX_EXAMPLES, design
 from experiments._oracle import Verdict, relative_margins, separated_lp
+from jaxprob.models import logistic, softmax
 
 __all__ = ["design", "main", "separated_lp"]
 
 
-class Trial(NamedTuple):
-    """One design, what is true of it, and the status and direction (K, d + bias) of the fit."""
+class Design(NamedTuple):
+    """A design, and what makes it again."""
 
     kind: str
     seed: int
     num_classes: int
-    data: tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+    bias: bool
+
+
+class Trial(NamedTuple):
+    """What is true of a design, and what the fit says: a status, and a direction (K, d + bias).
+
+    `margins` are the least and greatest of the direction, in exact arithmetic; None where the fit
+    does not say SEPARATED.
+    """
+
+    design: Design
     verdict: Verdict
-    status: str | None = None
-    direction: np.ndarray | None = None
+    status: str
+    margins: tuple[float, float] | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the fit says SEPARATED where the classes are not, or does not where they are."""
+        return (self.status == jp.Status.SEPARATED.name) != self.verdict.separated
+
+    @property
+    def lp_differs(self) -> bool:
+        """Whether the linear programme in floating point is wrong or gives no answer."""
+        return self.verdict.lp_separated != self.verdict.separated
 
 
-def _fit_together(trials: list[Trial], dtype: str) -> list[Trial]:
-    """Fit designs of one width, number of classes and bias in one call, padded with weight zero."""
-    import jax
-
-    import jaxprob as jp
-    from jaxprob.models import logistic, softmax
-
-    num_classes, (x, _, _, bias) = trials[0].num_classes, trials[0].data
+def _fit_together(designs: list[Design], dtype: str) -> list[tuple[str, np.ndarray]]:
+    """Status and direction of designs of one width, K and bias: one call, padded by weight zero."""
+    _, _, num_classes, x, _, _, bias = designs[0]
     binary = num_classes == 2
     model = (
         logistic.model(bias=bias)
         if binary
         else softmax.model(num_classes, parameterisation="reference", bias=bias)
     )
-    xs = np.zeros((len(trials), MAX_EXAMPLES, x.shape[1]), dtype)
-    ys = np.zeros((len(trials), MAX_EXAMPLES), np.int32)
-    cs = np.zeros((len(trials), MAX_EXAMPLES), dtype)
-    for lane, trial in enumerate(trials):
-        x, y, weights, _ = trial.data
+    lanes = len(designs)
+    xs = np.zeros((lanes, MAX_EXAMPLES, x.shape[1]), dtype)
+    ys = np.zeros((lanes, MAX_EXAMPLES), np.int32)
+    cs = np.zeros((lanes, MAX_EXAMPLES), dtype)
+    for lane, (_, _, _, x, y, weights, _) in enumerate(designs):
         xs[lane, : len(y)], ys[lane, : len(y)] = x, y
         cs[lane, : len(y)] = 1.0 if weights is None else weights
     fits = jax.jit(jax.vmap(lambda x, y, c: jp.fit(model, x, y, weights=c)))(xs, ys, cs)
-    slopes = np.asarray(fits.direction.weights, dtype=float).reshape(len(trials), -1, x.shape[1])
+    slopes = np.asarray(fits.direction.weights).reshape(lanes, -1, xs.shape[2])
     if bias:
-        constant = np.asarray(fits.direction.bias, dtype=float).reshape(len(trials), -1, 1)
+        constant = np.asarray(fits.direction.bias).reshape(lanes, -1, 1)
         slopes = np.concatenate([slopes, constant], axis=2)
     reference = np.zeros_like(slopes[:, :1])
     # Logistic regression models class 1 against class 0, softmax regression all against the last.
     directions = np.concatenate([reference, slopes] if binary else [slopes, reference], axis=1)
-    return [
-        trial._replace(status=jp.Status(int(status)).name, direction=direction)
-        for trial, status, direction in zip(trials, fits.status, directions, strict=True)
-    ]
+    names = [jp.Status(int(status)).name for status in fits.status]
+    return list(zip(names, directions, strict=True))
 
 
-def _fit_all(trials: list[Trial], dtype: str) -> list[Trial]:
-    groups: dict[tuple, list[Trial]] = {}
-    for trial in trials:
-        x, _, _, bias = trial.data
-        groups.setdefault((trial.num_classes, x.shape[1], bias), []).append(trial)
-    batches = _common.progress(groups.values(), "fits, by shape", len(groups))
-    return [trial for batch in batches for trial in _fit_together(batch, dtype)]
+def _fit_all(designs: list[Design], dtype: str) -> list[tuple[str, np.ndarray]]:
+    """Status and direction of each design, in order."""
+    groups: dict[tuple, list[int]] = {}
+    for i, d in enumerate(designs):
+        groups.setdefault((d.num_classes, d.x.shape[1], d.bias), []).append(i)
+    found = {}
+    for members in _common.progress(groups.values(), "fits, by shape", len(groups)):
+        fits = _fit_together([designs[i] for i in members], dtype)
+        found.update(zip(members, fits, strict=True))
+    return [found[i] for i in range(len(designs))]
+
+
+def _trial(d: Design, verdict: Verdict, status: str, direction: np.ndarray) -> Trial:
+    margins = None
+    if status == jp.Status.SEPARATED.name:
+        margins = relative_margins(d.x, d.y, d.bias, d.weights, direction)
+    return Trial(d, verdict, status, margins)
 
 
 def _unproved(trial: Trial, dtype: str) -> bool:
-    """Whether a fit says SEPARATED and its direction shows no separation, rounding aside."""
-    if trial.status != "SEPARATED" or trial.direction is None:
+    """Whether the direction of a fit that says SEPARATED has no such margins, rounding aside."""
+    if trial.margins is None:
         return False
-    x, y, weights, bias = trial.data
-    least, greatest = relative_margins(x, y, bias, weights, trial.direction)
+    least, greatest = trial.margins
     epsilon = float(np.finfo(dtype).eps)
     return not (least >= -1024 * epsilon and greatest > math.sqrt(epsilon))
 
 
 def _row(kind: str, trials: list[Trial], dtype: str) -> dict[str, Any]:
-    fitted = [t for t in trials if t.status is not None]
+    converged = [t for t in trials if t.status == jp.Status.CONVERGED.name]
     return {
         "kind": kind,
         "designs": len(trials),
@@ -99,31 +126,24 @@ def _row(kind: str, trials: list[Trial], dtype: str) -> dict[str, Any]:
         "complete": sum(t.verdict.complete for t in trials),
         "not exact": sum(not t.verdict.exact for t in trials),
         "by LP": sum(bool(t.verdict.lp_separated) for t in trials),
-        "LP differs": sum(t.verdict.lp_separated != t.verdict.separated for t in trials),
-        "by fit": sum(t.status == "SEPARATED" for t in fitted),
-        "fit differs": sum((t.status == "SEPARATED") != t.verdict.separated for t in fitted),
-        "falsely converged": sum(t.status == "CONVERGED" and t.verdict.separated for t in fitted),
-        "unproved": sum(_unproved(t, dtype) for t in fitted),
+        "LP differs": sum(t.lp_differs for t in trials),
+        "by fit": sum(t.margins is not None for t in trials),
+        "fit differs": sum(t.differs for t in trials),
+        "converged falsely": sum(t.verdict.separated for t in converged),
+        "unproved": sum(_unproved(t, dtype) for t in trials),
     }
 
 
-def _disagreement(trial: Trial, dtype: str) -> dict[str, Any] | None:
-    fit_differs = trial.status and (trial.status == "SEPARATED") != trial.verdict.separated
-    lp_differs = trial.verdict.lp_separated != trial.verdict.separated
-    if not (fit_differs or lp_differs or _unproved(trial, dtype)):
-        return None
-    x, y, weights, bias = trial.data
-    least = greatest = math.nan
-    if trial.direction is not None:
-        least, greatest = relative_margins(x, y, bias, weights, trial.direction)
+def _disagreement(trial: Trial) -> dict[str, Any]:
+    d, verdict = trial.design, trial.verdict
+    truth = ("overlapping", "quasi-complete", "complete")[verdict.separated + verdict.complete]
+    least, greatest = (None, None) if trial.margins is None else trial.margins
     return {
-        "kind": trial.kind,
-        "seed": trial.seed,
-        "classes": trial.num_classes,
-        "exactly": ("overlapping", "quasi-complete", "complete")[
-            trial.verdict.separated + trial.verdict.complete
-        ],
-        "LP": trial.verdict.lp_separated,
+        "kind": d.kind,
+        "seed": d.seed,
+        "classes": d.num_classes,
+        "exactly": truth,
+        "LP": verdict.lp_separated,
         "fit": trial.status,
         "least margin": least,
         "greatest margin": greatest,
@@ -141,34 +161,35 @@ def main() -> int:
     parser = _common.parser("SEPARATED, judged in exact arithmetic on nasty small designs.")
     parser.add_argument("--num-designs", type=int, default=2000)
     parser.add_argument("--dtype", choices=["float64", "float32"], default="float64")
-    parser.add_argument("--no-fit", action="store_true", help="only the LP and exact arithmetic")
     args = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
 
-    trials, seconds = [], 0.0
-    plan = _plan(args.num_designs, args.seed)
-    for kind, seed, num_classes in _common.progress(plan, "exact arithmetic", args.num_designs):
-        x, y, weights, bias = data = design(kind, seed, num_classes)
-        start = time.perf_counter()
-        verdict = separated_lp(x, y, num_classes, bias, weights)
-        seconds += time.perf_counter() - start
-        trials.append(Trial(kind, seed, num_classes, data, verdict))
-    if not args.no_fit:
-        trials = _fit_all(trials, args.dtype)
+    designs = [Design(*key, *design(*key)) for key in _plan(args.num_designs, args.seed)]
+    start = time.perf_counter()
+    verdicts = [
+        separated_lp(d.x, d.y, d.num_classes, d.bias, d.weights)
+        for d in _common.progress(designs, "exact arithmetic", len(designs))
+    ]
+    seconds = time.perf_counter() - start
+    fits = _fit_all(designs, args.dtype)
+    trials = [_trial(d, v, *fit) for d, v, fit in zip(designs, verdicts, fits, strict=True)]
 
-    rows = [_row(kind, [t for t in trials if t.kind == kind], args.dtype) for kind in KINDS]
+    rows = [_row(kind, [t for t in trials if t.design.kind == kind], args.dtype) for kind in KINDS]
     rows.append(_row("all", trials, args.dtype))
-    found = [d for t in trials if (d := _disagreement(t, args.dtype)) is not None]
+    found = [
+        _disagreement(t) for t in trials if t.differs or t.lp_differs or _unproved(t, args.dtype)
+    ]
     _common.table("Separated designs", list(rows[0]), [list(row.values()) for row in rows])
     if found:
         _common.table("Disagreements", list(found[0]), [list(d.values()) for d in found])
     numbers = {
         "by_kind": rows,
         "disagreements": found,
-        "statuses": Counter(t.status for t in trials if t.status is not None),
+        "statuses": dict(Counter(t.status for t in trials)),
         "oracle_seconds": seconds,
         "dtype": args.dtype,
     }
-    print(_common.record("separation", Path(args.out), numbers))
+    print(_common.record("separation", args.out, numbers))
     return int(rows[-1]["fit differs"] + rows[-1]["unproved"] > 0)
 
 

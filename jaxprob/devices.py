@@ -29,8 +29,10 @@ def use_all_cores(num_devices: int | None = None) -> int:
         use_all_cores: call it before JAX is
     """
     if num_devices is None:
-        num_devices = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
-            os.cpu_count() or 1
+        num_devices = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else (os.cpu_count() or 1)
         )
     if num_devices < 1:
         raise ValueError(f"num_devices: expected at least 1, got {num_devices}")

@@ -165,7 +165,15 @@ def fit(
         >>> Status(int(result.status)).name, round(float(result.params.weights[0]), 3)
         ('CONVERGED', 0.717)
     """
-    data = check_data(x, y, weights, offset, num_classes=model.labels.num_classes, extras=model.extras)
+    data = check_data(
+        x,
+        y,
+        weights,
+        offset,
+        num_classes=model.labels.num_classes,
+        extras=model.extras,
+        offset_columns=model.offset_columns,
+    )
     dtype = data.x.dtype
     l2 = None if l2 is None else check_scalar("l2", l2, dtype=dtype)
     l1 = None if l1 is None else check_scalar("l1", l1, dtype=dtype)
@@ -317,7 +325,7 @@ def _traced(
     data, model = problem.data, problem.model
     params = problem.unravel(theta)
     bad = violations(*data, num_classes=model.labels.num_classes)
-    status = jnp.where(bad.weights_zero, jnp.int32(Status.NO_DATA), result.evidence.status)
+    status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), result.evidence.status)
     status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
     outcome = _outcome(problem, result)._replace(
         log_likelihood=model.log_likelihood(
@@ -387,9 +395,7 @@ def _information(
 
 
 @partial(jax.jit, static_argnums=0)
-def _null(
-    model: Model, x: Array, y: Array, weights: Array | None, offset: Array | None
-) -> Array:
+def _null(model: Model, x: Array, y: Array, weights: Array | None, offset: Array | None) -> Array:
     bare = model._replace(certificates=None)
     problem = Problem(Rows(x[:, :0], y, weights, offset), None, None, bare, False, None)
     theta = jnp.zeros(problem.num_params(), x.dtype)

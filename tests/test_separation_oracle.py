@@ -130,7 +130,7 @@ def test_against_all_extreme_rays(d, num_classes, bias):
     """In up to three dimensions, on integers (many ties) and on floats with all their digits."""
     rng = np.random.default_rng([d, num_classes, bias])
     seen = set()
-    for case in range(60):
+    for case in range(45):
         n = int(rng.integers(2, 4 + 2 * d))
         x = rng.integers(-2, 3, size=(n, d)).astype(float) if case % 3 else rng.normal(size=(n, d))
         y = rng.integers(num_classes, size=n)
@@ -210,7 +210,7 @@ def test_a_false_witness_is_not_called_exact(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_invariances(kind):
     rng = np.random.default_rng(1)
-    for seed, num_classes in [(100, 2), (101, 3), (102, 2)]:
+    for seed, num_classes in [(100, 2), (101, 3)]:
         x, y, weights, bias = design(kind, seed, num_classes)
         weights = np.ones(len(y)) if weights is None else weights
         truth = separated_lp(x, y, num_classes, bias, weights)[:2]
@@ -241,7 +241,7 @@ def test_invariances(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_classes", [2, 3, 4])
 def test_designs_are_as_promised(kind, num_classes):
-    for seed in range(30):
+    for seed in range(12):
         x, y, weights, bias = design(kind, seed, num_classes)
         assert x.dtype == np.float64
         assert y.dtype == np.int64
@@ -258,7 +258,7 @@ def test_designs_are_as_promised(kind, num_classes):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_kind_has_a_trivial_answer(kind):
-    truths = [separated_lp(*_arguments(kind, seed)).separated for seed in range(40)]
+    truths = [separated_lp(*_arguments(kind, seed)).separated for seed in range(30)]
     assert 0.15 < np.mean(truths) < 0.9
 
 

@@ -1,1 +1,10 @@
+"""Checks on what comes in, and rows spread over devices."""
 
+from jaxprob.data.arrays import as_array as as_array
+from jaxprob.data.arrays import feature_names as feature_names
+from jaxprob.data.checks import Data as Data
+from jaxprob.data.checks import Violations as Violations
+from jaxprob.data.checks import check_data as check_data
+from jaxprob.data.checks import check_scalar as check_scalar
+from jaxprob.data.checks import violations as violations
+from jaxprob.data.shard import shard as shard

@@ -145,6 +145,8 @@ class Model(NamedTuple):
     """What the model can prove about a fit."""
     extras: tuple[str, ...] = ()
     """Per-example keyword arguments besides `weights`, such as "offset"."""
+    offset_columns: int | None = None
+    """The columns of an offset (n, K); None where it is (n,)."""
 
 
 def value_and_grad(model: Model) -> Callable[..., tuple[Array, Any]]:

@@ -340,9 +340,7 @@ def canonical(params: Params) -> Params:
     return jax.tree.map(lambda a: a - jnp.mean(a, axis=0, keepdims=True), params)
 
 
-def model(
-    num_classes: int, *, parameterisation: str = "reference", bias: bool = True
-) -> Model:
+def model(num_classes: int, *, parameterisation: str = "reference", bias: bool = True) -> Model:
     """Softmax regression for `jaxprob.fit`: labels 0..K-1, keyword `offset`, penalties on weights.
 
     Args:
@@ -383,6 +381,7 @@ def model(
         canonical=Bind(canonical) if parameterisation == "symmetric" else None,
         certificates=certificates_of(Bind(_logits, **form)),
         extras=("offset",),
+        offset_columns=num_classes,
     )
 
 

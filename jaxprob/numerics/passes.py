@@ -95,15 +95,11 @@ def rmatvec(x: Array, r: Array) -> Array:
     block = _block_rows(n)
     if block is None or n == block:
         return r.T @ x
-    blocks = jnp.einsum(
-        "bnk,bnd->bkd", r.reshape(-1, block, r.shape[1]), x.reshape(-1, block, d)
-    )
+    blocks = jnp.einsum("bnk,bnd->bkd", r.reshape(-1, block, r.shape[1]), x.reshape(-1, block, d))
     return jnp.sum(blocks, axis=0)
 
 
-def _over_blocks(
-    fn: Callable[..., Any], num_rows: int, block: int, rows: tuple[Array, ...]
-) -> Any:
+def _over_blocks(fn: Callable[..., Any], num_rows: int, block: int, rows: tuple[Array, ...]) -> Any:
     """Sum fn(block of rows) over blocks; the last, shorter one is a call of its own."""
     whole = num_rows // block * block
     take = partial(jax.lax.dynamic_slice_in_dim, slice_size=block)
@@ -239,6 +235,7 @@ def fused_pass(
         >>> [a.tolist() for a in fused_pass(kernel, x, jnp.ones(1), (y,))]
         [0.5, [2.0], 1.0]
     """
+
     def of_rows(x: Array, *rows: Array) -> tuple[Array, Array, Array]:
         value, r = kernel(matvec(x, w), *rows)
         if one_read:

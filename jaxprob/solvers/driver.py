@@ -99,9 +99,7 @@ def blank(theta: Array, memory: Any) -> State:
 def with_status(evidence: Evidence, where: Array, status: Status) -> Evidence:
     """The evidence with another status where the condition holds and none is given yet."""
     open_ = evidence.status == Status.MAX_STEPS
-    return evidence._replace(
-        status=jnp.where(open_ & where, jnp.int32(status), evidence.status)
-    )
+    return evidence._replace(status=jnp.where(open_ & where, jnp.int32(status), evidence.status))
 
 
 def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) -> Result:

@@ -24,7 +24,6 @@ class Factor(NamedTuple):
         floor = 16 * len(self.scale) * jnp.finfo(self.scale.dtype).eps
         return jnp.min(jnp.diag(self.lower)) ** 2 <= floor + self.ridge
 
-
     def untouched(self) -> Array:
         """Whether the ridge is as small as it gets."""
         return self.ridge <= 2 * _least_ridge(len(self.scale), self.lower.dtype)

@@ -4,8 +4,11 @@ From θ, with gradient g and Hessian H, the step is δ = -H⁻¹g (iteratively r
 halved until the objective falls. It converges from every start where a finite optimum exists,
 quadratically in the end, and never increases the objective beyond rounding on any input. Each
 Hessian costs n p² operations, so this is the method for small p, or for n not much larger than p.
+A Hessian is used for further, cheap moves while each leaves a quarter of the last one's promise or
+less: from an error e, Newton's move leaves e², and each further one a factor e less.
 
-Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5.
+Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5; Kelley, Iterative Methods for
+Linear and Nonlinear Equations, 1995, section 5.4.3 (Shamanskii).
 """
 
 from dataclasses import dataclass
@@ -19,9 +22,10 @@ from jax import Array
 from jaxprob.models.base import Evidence, Status
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, tolerance, with_status
 from jaxprob.solvers.linalg import Factor, factorise
-from jaxprob.solvers.linesearch import backtrack
+from jaxprob.solvers.linesearch import Move, backtrack
 from jaxprob.solvers.problem import Problem
 
+_MOST_MOVES = 4  # with one Hessian
 _IDLE_STEPS = 4  # without progress, in the objective or in the bound, before a run has stalled
 
 
@@ -54,10 +58,8 @@ class Newton:
         return blank(theta, Memory(factor, jnp.zeros((), jnp.int32)))
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
-        """Move along the Newton step, then compute the next one and what it proves."""
-        move = -state.memory.factor.solve(state.grad)
-        slope = jnp.vdot(state.grad, move)
-        new = backtrack(problem, state.theta, state.value, state.grad, move, slope)
+        """Move with the Hessian at hand, then compute the next one and what it proves."""
+        new = _moves(problem, state)
         factor = factorise(problem.hess(new.theta))
         evidence = judge(problem, new.theta, new.value, new.grad, factor, self.tol, k % 3 == 2)
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
@@ -78,6 +80,30 @@ class Newton:
             value=jnp.where(good, value, state.value),
             grad=jnp.where(good, grad, state.grad),
         )
+
+
+def _moves(problem: Problem, state: State) -> Move:
+    """The Newton step, and further ones with the same Hessian while they promise ever less."""
+    factor = state.memory.factor
+
+    def move(carry: tuple[Move, Array, Array, Array]) -> tuple[Move, Array, Array, Array]:
+        at, _, promise, count = carry
+        step = -factor.solve(at.grad)
+        slope = jnp.vdot(at.grad, step)
+        new = backtrack(problem, at.theta, at.value, at.grad, step, slope)
+        new = new._replace(accepted=new.accepted | (count > 0))  # the first move decides
+        return new, promise, -slope, count + 1
+
+    def useful(carry: tuple[Move, Array, Array, Array]) -> Array:
+        at, before, promise, count = carry
+        again = at.accepted & (promise < before / 4) & (promise > slack(at.value))
+        return (count == 0) | (again & (count < _MOST_MOVES))
+
+    infinite = jnp.asarray(jnp.inf, state.theta.dtype)
+    one = jnp.ones((), state.theta.dtype)
+    start = Move(state.theta, state.value, state.grad, jnp.ones((), bool), one)
+    carry = (start, infinite, infinite, jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(useful, move, carry)[0]
 
 
 def judge(

@@ -219,4 +219,3 @@ class Problem:
 
 def _take(data: Rows, index: Array) -> Rows:
     return jax.tree.map(lambda a: jnp.take(a, index, axis=0), data)
-

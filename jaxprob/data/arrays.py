@@ -1,0 +1,112 @@
+"""Arrays from what people have: lists, NumPy, JAX, DataFrames of any library."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+_HINTS = {
+    "O": "a numeric array: convert or encode its text and missing entries first",
+    "U": "numbers: encode text as 0..K-1, as numpy.unique(y, return_inverse=True) does",
+    "S": "numbers: encode text as 0..K-1, as numpy.unique(y, return_inverse=True) does",
+    "T": "numbers: encode text as 0..K-1, as numpy.unique(y, return_inverse=True) does",
+    "c": "real numbers: the model is not defined for complex ones",
+    "M": "numbers: turn dates into a number of days or the like",
+    "m": "numbers: divide the differences of time by a unit",
+    "V": "a plain numeric array, not one of records",
+}
+
+
+def feature_names(x: Any) -> tuple[str, ...] | None:
+    """The column names of a DataFrame, of any library.
+
+    Args:
+        x: anything.
+
+    Returns:
+        The names as strings, or None where x has no columns.
+
+    Example:
+        >>> feature_names([[1.0, 2.0]]) is None
+        True
+    """
+    columns = getattr(x, "columns", None)
+    return None if columns is None else tuple(str(c) for c in columns)
+
+
+def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
+    """A JAX array of numbers, of the given number of axes; tracers and JAX arrays pass through.
+
+    Args:
+        name: of the argument, for the message of an error.
+        value: array, nested list, Series or DataFrame.
+        shape: what is expected, in words, such as "(n, d)".
+        ndim: the number of its axes.
+
+    Returns:
+        The array in the dtype that JAX gives it; integers and bools stay what they are.
+
+    Raises:
+        TypeError: for text, objects, complex, half-precision or sparse input, and dates.
+        ValueError: for another number of axes, ragged lists, or masked entries.
+
+    Example:
+        >>> as_array("y", [0, 1], shape="(n,)", ndim=1).shape
+        (2,)
+    """
+    if isinstance(value, Array):
+        _check_dtype(name, value.dtype)
+        return _check_axes(name, value, shape, ndim)
+    if hasattr(value, "toarray") or hasattr(value, "todense"):
+        raise TypeError(
+            f"{name}: expected a dense array {shape}, got the sparse {type(value).__name__}; "
+            f"pass {name}.toarray() or {name}.todense()"
+        )
+    if np.ma.isMaskedArray(value) and np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected no masked entries; drop or fill them first")
+    try:
+        host = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: expected an array {shape}, got rows of different lengths"
+        ) from error
+    _check_dtype(name, host.dtype)
+    _check_axes(name, host, shape, ndim)
+    typed = hasattr(value, "dtype") or hasattr(value, "columns")  # a list promises no precision
+    if host.dtype == np.float64 and typed and not jax.config.jax_enable_x64:
+        warnings.warn(
+            f"{name} is float64, but JAX is in float32 mode, so it is rounded to float32. To compute in "
+            'float64, run jax.config.update("jax_enable_x64", True) before the first array is made.',
+            UserWarning,
+            stacklevel=4,
+        )
+    if host.dtype == np.float64 and not jax.config.jax_enable_x64:
+        host = host.astype(np.float32)
+    if host.dtype.kind in "iu" and host.dtype.itemsize > 4 and not jax.config.jax_enable_x64:
+        low, high = (host.min(), host.max()) if host.size else (0, 0)
+        if not -(2**31) <= low <= high < 2**31:
+            raise ValueError(f"{name}: expected values within int32, got {low} to {high}")
+        host = host.astype(np.int32)
+    return jnp.asarray(host)
+
+
+def _check_dtype(name: str, dtype: Any) -> None:
+    dtype = np.dtype(dtype)
+    if dtype.kind in _HINTS and dtype.name not in ("bfloat16",):
+        raise TypeError(f"{name}: expected {_HINTS[dtype.kind]}; got dtype {dtype}")
+    if dtype.name in ("float16", "bfloat16", "float128", "longdouble") or dtype.kind == "V":
+        raise TypeError(
+            f"{name}: expected float32 or float64, integers or bools, got {dtype}; "
+            f'pass {name}.astype("float32")'
+        )
+
+
+def _check_axes(name: str, value: Any, shape: str, ndim: int) -> Any:
+    if value.ndim != ndim:
+        hint = "; for one feature pass x.reshape(-1, 1)" if (name, value.ndim) == ("x", 1) else ""
+        hint = "; pass y.ravel()" if name == "y" and value.ndim == 2 else hint
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}{hint}")
+    return value

@@ -1,0 +1,217 @@
+"""Checks on the data of a fit: by value where there are values, by shape where there are tracers."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxprob.data.arrays import as_array, feature_names
+
+
+class Data(NamedTuple):
+    """The data of a fit, checked."""
+
+    x: Array  # (n, d) floating
+    y: Array  # (n,) int32
+    weights: Array | None  # (n,) of x's dtype
+    offset: Array | None  # (n,) or (n, K) of x's dtype
+    feature_names: tuple[str, ...] | None
+
+
+class Violations(NamedTuple):
+    """What is wrong with values, each () bool."""
+
+    x: Array  # an entry is not finite
+    labels: Array  # outside 0..K-1, or not integral
+    weights: Array  # negative or not finite
+    offset: Array  # not finite
+    no_weight: Array  # all weights are zero
+
+    @property
+    def invalid(self) -> Array:
+        """Whether any value is out of its range."""
+        return self.x | self.labels | self.weights | self.offset
+
+
+def violations(
+    x: Array, y: Array, weights: Array | None, offset: Array | None, *, num_classes: int
+) -> Violations:
+    """What is wrong with the values of the data, in one read of them; for use inside `jit`.
+
+    Args:
+        x: (n, d) floating.
+        y: (n,) labels of any dtype.
+        weights: (n,), or None.
+        offset: (n,) or (n, K), or None.
+        num_classes: K.
+
+    Returns:
+        Violations, five () bools.
+
+    Example:
+        >>> bool(violations(jnp.ones((2, 1)), jnp.array([0, 2]), None, None, num_classes=2).labels)
+        True
+    """
+    no = jnp.zeros((), bool)
+    # A sum of zeros is as fast as memory; 0 · inf and 0 · nan are nan.
+    bad_x = jnp.isnan(jnp.sum(x * 0))
+    bad_y = jnp.any((y < 0) | (y >= num_classes))
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        bad_y = bad_y | jnp.any(y != jnp.floor(y))
+    elif y.dtype == bool:
+        bad_y = no
+    return Violations(
+        x=bad_x,
+        labels=bad_y,
+        weights=no if weights is None else ~jnp.all((weights >= 0) & jnp.isfinite(weights)),
+        offset=no if offset is None else ~jnp.all(jnp.isfinite(offset)),
+        no_weight=no if weights is None else jnp.all(weights == 0),
+    )
+
+
+_seen = jax.jit(violations, static_argnames=["num_classes"])
+
+
+def check_data(
+    x: Any,
+    y: Any,
+    weights: Any = None,
+    offset: Any = None,
+    *,
+    num_classes: int,
+    extras: tuple[str, ...] = (),
+    offset_columns: int | None = None,
+) -> Data:
+    """Check the data of a fit before anything is computed.
+
+    Shapes and dtypes always; values where all arguments are concrete. Inside a caller's `jit` or
+    `vmap` values are left to `violations`.
+
+    Args:
+        x: (n, d) features.
+        y: (n,) labels 0..K-1.
+        weights: (n,), or None.
+        offset: (n,) or (n, K), or None.
+        num_classes: K.
+        extras: the per-example keywords that the model takes; offset needs "offset" among them.
+        offset_columns: None where an offset is (n,), K where it is (n, K).
+
+    Returns:
+        Data in the dtype of x, labels as int32.
+
+    Raises:
+        ValueError: for wrong shapes and values, naming argument, expected and got.
+        TypeError: for arguments of the wrong type.
+
+    Example:
+        >>> check_data([[1.0], [2.0]], [True, False], num_classes=2).y.tolist()
+        [1, 0]
+    """
+    names = feature_names(x)
+    x = as_array("x", x, shape="(n, d)", ndim=2)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(jnp.result_type(float))
+    y = as_array("y", y, shape="(n,)", ndim=1)
+    n = x.shape[0]
+    if n == 0:
+        raise ValueError(f"x: expected at least one example, got shape {x.shape}")
+    _check_length("y", y, n)
+    if weights is not None:
+        weights = as_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
+        _check_length("weights", weights, n)
+    if offset is not None:
+        offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
+    given = [a for a in (x, y, weights, offset) if a is not None]
+    if not any(isinstance(a, jax.core.Tracer) for a in given):
+        with jax.ensure_compile_time_eval():
+            found = jax.device_get(_seen(x, y, weights, offset, num_classes=num_classes))
+        if any(found):
+            _explain(found, Data(x, y, weights, offset, names), num_classes)
+    return Data(x, _as_labels(y), weights, offset, names)
+
+
+def _as_labels(y: Array) -> Array:
+    """Labels as int32; what is no integer, seen only as a tracer, becomes -1: out of range."""
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        y = jnp.where(y == jnp.floor(y), y, -1.0)
+    return y if y.dtype == jnp.int32 else y.astype(jnp.int32)
+
+
+def _check_length(name: str, value: Array, n: int) -> None:
+    if value.shape[0] != n:
+        raise ValueError(
+            f"{name}: expected one entry for each of the {n} rows of x, got {value.shape[0]}"
+        )
+
+
+def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | None) -> Array:
+    if "offset" not in extras:
+        raise ValueError(f"offset: expected one of the keywords of the model, {extras}, got offset")
+    shape = "(n,)" if columns is None else f"(n, {columns}), an entry for each class"
+    offset = as_array("offset", offset, shape=shape, ndim=1 if columns is None else 2)
+    _check_length("offset", offset, n)
+    if columns is not None and offset.shape[1] != columns:
+        raise ValueError(f"offset: expected shape {shape}, got {offset.shape}")
+    return offset
+
+
+def _explain(found: Violations, data: Data, num_classes: int) -> None:
+    """Raise for the first violation, with the offending entry."""
+    if found.x:
+        x = np.asarray(data.x)
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        name = "" if data.feature_names is None else f" ({data.feature_names[column]})"
+        raise ValueError(
+            f"x: expected finite numbers, got {x[row, column]} in row {row}, column {column}{name}; "
+            "drop such rows, or fill them in"
+        )
+    if found.labels:
+        y = np.asarray(data.y)
+        bad = y[(y < 0) | (y >= num_classes) | (y != np.floor(y))][0]
+        hint = "numpy.unique(y, return_inverse=True)[1] makes such labels"
+        if bad == num_classes:
+            hint = f"for labels 1..{num_classes} pass y - 1"
+        elif bad == -1 and num_classes == 2:
+            hint = "for labels -1 and 1 pass (y + 1) // 2"
+        raise ValueError(
+            f"y: expected integers 0..{num_classes - 1} for {num_classes} classes, got {bad}; {hint}"
+        )
+    if found.weights:
+        w = np.asarray(data.weights)
+        bad = w[~(np.isfinite(w) & (w >= 0))][0]
+        raise ValueError(f"weights: expected finite numbers of at least 0, got {bad}")
+    if found.offset:
+        o = np.asarray(data.offset)
+        raise ValueError(f"offset: expected finite numbers, got {o[~np.isfinite(o)][0]}")
+    raise ValueError("weights: expected a positive sum, got zeros only")
+
+
+def check_scalar(name: str, value: Any, *, dtype: Any) -> Array:
+    """A number of at least zero, such as a penalty; a tracer passes unseen.
+
+    Args:
+        name: of the argument, for the message of an error.
+        value: a real number or () array.
+        dtype: of the result.
+
+    Returns:
+        () of that dtype.
+
+    Raises:
+        TypeError: for what is no number.
+        ValueError: for an array with axes, negative or non-finite numbers.
+
+    Example:
+        >>> float(check_scalar("l2", 1, dtype="float32"))
+        1.0
+    """
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number, got {value!r} of type {type(value).__name__}")
+    if np.shape(value) != ():
+        hint = "; for many values use jax.vmap" if np.ndim(value) == 1 else ""
+        raise ValueError(f"{name}: expected a single number, got shape {np.shape(value)}{hint}")
+    if not isinstance(value, jax.core.Tracer) and not 0 <= float(value) < float("inf"):
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+    return jnp.asarray(value, dtype)
