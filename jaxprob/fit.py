@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
@@ -20,6 +20,7 @@ from jaxprob.solvers.linalg import factorise
 from jaxprob.solvers.problem import Problem, Rows, Shards
 from jaxprob.solvers.proximal import proximal
 
+_EXPLICIT = AxisType.Explicit
 _MANY_ROWS = 100  # per parameter of a class: from here on a Hessian of some rows is enough
 _MUCH_WORK = 2e7  # operations of a Hessian below which it is cheaper than thinking about it
 
@@ -181,12 +182,14 @@ def fit(
         raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
     rows = Rows(data.x, data.y, data.weights, data.offset)
     traced = _has_tracer((rows, l2, l1, init))
+    rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
-    problem = Problem(rows, l2, l1, model, positive, None if traced else _shards(data.x))
+    problem = Problem(rows, l2, l1, model, positive, None if traced else _shards(rows.x))
     theta = _start(problem, init)
     solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
     if traced:
-        return _traced(problem, solvers[0], theta, data.feature_names, trace)
+        finish = partial(_traced, solver=solvers[0], feature_names=data.feature_names, trace=trace)
+        return _with_auto_axes(finish, problem, theta)
     outcome = None
     for candidate in solvers:
         outcome = _run(candidate, problem, theta, trace=trace)
@@ -194,7 +197,7 @@ def fit(
             break
     else:
         outcome = _certify(solvers[-1], problem, outcome) if solvers[-1].needs_proof else outcome
-    source = Source(model, data.x, data.y, data.weights, data.offset)
+    source = Source(model, *rows)
     return _report(problem, outcome, data.feature_names, source)
 
 
@@ -228,6 +231,16 @@ def _start(problem: Problem, init: Any) -> Array:
     if got != expected:
         raise ValueError(f"init: expected parameters of shapes {expected}, got {got}")
     return ravel_pytree(init)[0]
+
+
+def _on_auto_mesh(a: Array) -> Array:
+    """The same buffers, seen on a mesh whose axes are Auto: nothing moves."""
+    sharding = a.sharding
+    if not isinstance(sharding, NamedSharding) or _EXPLICIT not in sharding.mesh.axis_types:
+        return a
+    names = sharding.mesh.axis_names
+    mesh = Mesh(sharding.mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
+    return jax.device_put(a, NamedSharding(mesh, sharding.spec))
 
 
 def _shards(x: Array) -> Shards | None:
@@ -293,10 +306,24 @@ def _report(
     )
 
 
+def _with_auto_axes(fn: Callable[[Problem, Array], Fit], problem: Problem, theta: Array) -> Fit:
+    """Call a function on arrays of a mesh with Explicit axes as if its axes were Auto."""
+    mesh = jax.typeof(problem.data.x).sharding.mesh
+    explicit = [n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t == _EXPLICIT]
+    if not explicit:
+        return fn(problem, theta)
+    with jax.sharding.use_abstract_mesh(mesh):
+        everywhere = PartitionSpec()
+        return jax.sharding.auto_axes(fn, axes=tuple(explicit), out_sharding=everywhere)(
+            problem, theta
+        )
+
+
 def _traced(
     problem: Problem,
-    solver: Solver,
     theta: Array,
+    *,
+    solver: Solver,
     feature_names: tuple[str, ...] | None,
     trace: bool,
 ) -> Fit:

@@ -47,7 +47,7 @@ def _rmatvec(x: Array, r: Array) -> Array:
     block = _block_rows(n)
     if block is None or n == block:
         return jnp.sum(x * r[:, None], axis=0)
-    blocks = jnp.einsum("bnd,bn->bd", x.reshape(-1, block, d), r.reshape(-1, block))
+    blocks = jnp.einsum("bnd,bn->bd", x.reshape(n // block, block, d), r.reshape(n // block, block))
     return jnp.sum(blocks, axis=0)
 
 
@@ -95,7 +95,7 @@ def rmatvec(x: Array, r: Array) -> Array:
     block = _block_rows(n)
     if block is None or n == block:
         return r.T @ x
-    blocks = jnp.einsum("bnk,bnd->bkd", r.reshape(-1, block, r.shape[1]), x.reshape(-1, block, d))
+    blocks = jnp.einsum("bnk,bnd->bkd", r.reshape(n // block, block, r.shape[1]), x.reshape(n // block, block, d))
     return jnp.sum(blocks, axis=0)
 
 
