@@ -12,7 +12,6 @@ Times are medians after a warm-up, ours and theirs in turn. Every JAX program he
 beforehand, as one puts data on a GPU; "plain" is a fit of an ordinary array.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -191,7 +190,7 @@ def gradient_part(seed: int, repeats: int) -> list[dict]:
 
     import jaxprob as jp
     from jaxprob.models import logistic
-    from jaxprob.solvers.problem import Problem, Rows, Shards
+    from jaxprob.solvers.problem import Problem, Rows
 
     def plain(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         z = x @ theta[:-1] + theta[-1]

@@ -77,15 +77,22 @@ def _fit_together(designs: list[Design], dtype: str) -> list[tuple[str, np.ndarr
     for lane, (_, _, _, x, y, weights, _) in enumerate(designs):
         xs[lane, : len(y)], ys[lane, : len(y)] = x, y
         cs[lane, : len(y)] = 1.0 if weights is None else weights
-    fits = jax.jit(jax.vmap(lambda x, y, c: jp.fit(model, x, y, weights=c)))(xs, ys, cs)
-    slopes = np.asarray(fits.direction.weights).reshape(lanes, -1, xs.shape[2])
+
+    @jax.jit
+    @jax.vmap
+    def verdict(x: jax.Array, y: jax.Array, weights: jax.Array) -> tuple[jax.Array, Any]:
+        fit = jp.fit(model, x, y, weights=weights)
+        return fit.status, fit.direction
+
+    statuses, direction = verdict(xs, ys, cs)
+    slopes = np.asarray(direction.weights).reshape(lanes, -1, xs.shape[2])
     if bias:
-        constant = np.asarray(fits.direction.bias).reshape(lanes, -1, 1)
+        constant = np.asarray(direction.bias).reshape(lanes, -1, 1)
         slopes = np.concatenate([slopes, constant], axis=2)
     reference = np.zeros_like(slopes[:, :1])
     # Logistic regression models class 1 against class 0, softmax regression all against the last.
     directions = np.concatenate([reference, slopes] if binary else [slopes, reference], axis=1)
-    names = [jp.Status(int(status)).name for status in fits.status]
+    names = [jp.Status(int(status)).name for status in statuses]
     return list(zip(names, directions, strict=True))
 
 

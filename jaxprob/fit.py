@@ -1,7 +1,7 @@
 """Fit a model: check the data, build the problem, run a solver, say what was found."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxprob.data import Data, check_data, check_scalar, violations
+from jaxprob.data import check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
 from jaxprob.solvers.driver import Result, Solver, Trace, run
 from jaxprob.solvers.lbfgs import lbfgs
-from jaxprob.solvers.newton import judge, newton
 from jaxprob.solvers.linalg import factorise
+from jaxprob.solvers.newton import judge, newton
 from jaxprob.solvers.problem import Problem, Rows, Shards
 from jaxprob.solvers.proximal import proximal
 

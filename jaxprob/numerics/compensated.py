@@ -8,7 +8,7 @@ from jaxprob.numerics.logspace import two_sum
 
 
 def _halves(a: Array) -> tuple[Array, Array]:
-    """a = high + low, each with half the digits, so that products of halves are exact.
+    """A = high + low, each with half the digits, so that products of halves are exact.
 
     By a bit mask: the textbook split by multiplication breaks where the compiler contracts
     a multiplication and a subtraction into one operation.

@@ -234,7 +234,7 @@ def _(compensated: bool, primals: tuple, tangents: tuple):
 
 
 def _relative(p: Array, t: Array) -> Array:
-    """t - Σ p t along the last axis, with t measured from that of the dominating class."""
+    """T - Σ p t along the last axis, with t measured from that of the dominating class."""
     t = t - jnp.sum(jnp.where(p > 0.5, t, 0.0), axis=-1, keepdims=True)
     return t - jnp.sum(p * t, axis=-1, keepdims=True)
 
@@ -311,7 +311,7 @@ def softmax(logits: Array, *, compensated: bool = False) -> Array:
 
 
 def _log_of_rest(d: Array) -> Array:
-    """log Σ exp(d) for d ≤ 0 with largest entry 0: log1p of the sum of all but one largest."""
+    """Log Σ exp(d) for d ≤ 0 with largest entry 0: log1p of the sum of all but one largest."""
     first = jnp.argmax(d, axis=-1)
     others = jnp.where(_is_label(first, d), 0.0, jnp.exp(d))
     return jnp.log1p(jnp.sum(others, axis=-1))
@@ -357,7 +357,7 @@ def _(primals: tuple, tangents: tuple):
 
 
 def logsumexp(x: Array, axis: int = -1) -> Array:
-    """log Σ_j exp(x_j), also where the largest term is near 0 and the others are tiny.
+    """Log Σ_j exp(x_j), also where the largest term is near 0 and the others are tiny.
 
     Args:
         x: floating, of any shape with at least one axis.

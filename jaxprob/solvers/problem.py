@@ -96,7 +96,7 @@ class Problem:
         return ravel_pytree(self.model.canonical(self.unravel(theta)))[0]
 
     def _over_rows(self, fn: Callable[[Rows, Array], Any], theta: Array) -> Any:
-        """fn summed over the devices that hold the rows."""
+        """The sum of a function over the devices that hold the rows."""
         if self.shards is None:
             return fn(self.data, theta)
         rows, everywhere = PartitionSpec(self.shards.axis), PartitionSpec()
