@@ -3,9 +3,10 @@
     python -m experiments.benchmark                    # everything, about ten minutes
     python -m experiments.benchmark --only logistic    # one part
 
-Parts: logistic and softmax (one warm fit against scikit-learn, statsmodels and glum, at an objective as
-good as theirs), gradient (value and hand-derived gradient against `jax.value_and_grad`), process (from
-start to result, imports and compilation included), import, memory (peak of one large fit), compilations.
+Parts: logistic and softmax (one warm fit against scikit-learn, statsmodels and glum, at an
+objective as good as theirs), gradient (value and hand-derived gradient against
+`jax.value_and_grad`), process (from start to result, imports and compilation included), import,
+memory (peak of one large fit), compilations.
 
 Times are medians after a warm-up, ours and theirs in turn. Every JAX program here starts with
 `jaxprob.use_all_cores()`. "sharded" is a fit of rows put on all cores with `jaxprob.data.shard`
@@ -17,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,7 +96,11 @@ def peers(x: np.ndarray, y: np.ndarray, *, binary: bool) -> dict[str, Callable[[
 
         def glum_fit() -> tuple:
             fitted = GeneralizedLinearRegressor(
-                family="binomial", alpha=1 / len(y), l1_ratio=0, gradient_tol=1e-10
+                family="binomial",
+                alpha=1 / len(y),
+                l1_ratio=0,
+                gradient_tol=1e-10 if x.dtype == np.float64 else 1e-6,
+                max_iter=20,
             ).fit(x, y)
             return fitted.coef_[None], np.atleast_1d(fitted.intercept_)
 
@@ -177,8 +183,9 @@ def softmax_part(seed: int, repeats: int) -> list[dict]:
     from jaxprob.models import softmax
 
     model = softmax.model(10, parameterisation="symmetric")
-    x, y = load_digits(return_X_y=True)
-    rows = compare("digits", x, y.astype(np.int32), model, 3.0, repeats)
+    digits = load_digits()
+    x, y = np.asarray(digits["data"]), np.asarray(digits["target"], np.int32)
+    rows = compare("digits", x, y, model, 3.0, repeats)
     x, y = softmax_data(50_000, 100, 10, seed)
     return rows + compare("50,000 × 100, K = 10", x, y, model, 3.0, repeats)
 
@@ -190,7 +197,7 @@ def gradient_part(seed: int, repeats: int) -> list[dict]:
 
     import jaxprob as jp
     from jaxprob.models import logistic
-    from jaxprob.solvers.problem import Problem, Rows
+    from jaxprob.solvers.problem import Problem, Rows, Shards
 
     def plain(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         z = x @ theta[:-1] + theta[-1]
@@ -203,25 +210,20 @@ def gradient_part(seed: int, repeats: int) -> list[dict]:
         x, y = (jnp.asarray(a) for a in logistic_data(200_000, 200, dtype, seed))
         theta = jnp.asarray(np.random.default_rng(seed).standard_normal(201) / 14, dtype)
         data = jp.data.shard(x, y)
-        mesh = jax.sharding.Mesh(np.array(jax.devices()), ("rows",))
-        del mesh
-        from jaxprob.fit import _shards
-
+        plain_rows, sharded_rows = Rows(x, y, None, None), Rows(*data[:4])
+        shards = Shards(jax.typeof(data.x).sharding.mesh, "rows")
         model = logistic.model()
-        problems = {
-            "hand-derived, plain": Problem(Rows(x, y, None, None), None, None, model, False, None),
-            "hand-derived, sharded": Problem(
-                Rows(data.x, data.y, data.weights, None), None, None, model, False, _shards(data.x)
-            ),
+        one, many = (
+            Problem(rows, None, None, model, False, where)
+            for rows, where in ((plain_rows, None), (sharded_rows, shards))
+        )
+        programs = {
+            "jax.value_and_grad, plain": (automatic, theta, x, y),
+            "jax.value_and_grad, sharded": (automatic, theta, data.x, data.y),
+            "hand-derived, plain": (ours, one, theta),
+            "hand-derived, sharded": (ours, many, theta),
         }
-        calls: dict[str, Callable[[], Any]] = {
-            "jax.value_and_grad, plain": lambda: jax.block_until_ready(automatic(theta, x, y)),
-            "jax.value_and_grad, sharded": lambda: jax.block_until_ready(
-                automatic(theta, data.x, data.y)
-            ),
-        }
-        for name, problem in problems.items():
-            calls[name] = lambda p=problem: jax.block_until_ready(ours(p, theta))
+        calls = {name: partial(_ready, *program) for name, program in programs.items()}
         seconds = in_turn(calls, 4 * repeats + 1)
         fastest = min(t for name, t in seconds.items() if name.startswith("jax."))
         rows += [
@@ -235,6 +237,12 @@ def gradient_part(seed: int, repeats: int) -> list[dict]:
             for name, t in seconds.items()
         ]
     return rows
+
+
+def _ready(fn: Callable[..., Any], *args: Any) -> None:
+    import jax
+
+    jax.block_until_ready(fn(*args))
 
 
 _DATA = """
@@ -312,7 +320,7 @@ print((peak - before) / x.nbytes)
 
 
 def memory_part(seed: int, repeats: int) -> list[dict]:
-    """Peak resident memory of a fit of 200,000 × 200 beyond that of the process, inputs included."""
+    """Peak resident memory of a fit of 200,000 × 200, inputs included, beyond the process's own."""
     return [{"peak memory, times the data": float(_python(_MEMORY)), "target": 1.5}]
 
 
@@ -325,11 +333,11 @@ def compilation_part(seed: int, repeats: int) -> list[dict]:
     import jaxprob as jp
 
     count = [0]
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, _, **__: count.__setitem__(
-            0, count[0] + name.endswith("backend_compile_duration")
-        )
-    )
+
+    def listen(name: str, _: float, **__: Any) -> None:
+        count[0] += name.endswith("backend_compile_duration")
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
     x, y = logistic_data(317, 7, "float64", seed)
     model = jp.models.logistic.model
 
@@ -395,15 +403,8 @@ def main() -> None:
     for name in _common.progress(args.only or list(PARTS), "benchmark"):
         numbers[name] = PARTS[name](args.seed, args.repeats)
         columns = list(numbers[name][0])
-        rows = [[_text(row[c]) for c in columns] for row in numbers[name]]
-        _common.table(name, columns, rows)
+        _common.table(name, columns, [list(row.values()) for row in numbers[name]])
     print(f"numbers: {_common.record('benchmark', args.out, numbers)}")
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e5 else f"{value}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""jaxprob: a model is a log-likelihood written as a pure function; everything else transforms it."""
+"""A model is a log-likelihood written as a pure function; everything else transforms it."""
 
 from jaxprob import data as data
 from jaxprob import models as models

@@ -9,7 +9,8 @@ def use_all_cores(num_devices: int | None = None) -> int:
     """Give the CPU one JAX device per core, so that sharded fits use all of them.
 
     Call it before JAX is first used: before the first array, not just before the first fit. Then
-    `jaxprob.data.shard` spreads rows over the devices, and each core reads its own rows, once a pass.
+    `jaxprob.data.shard` spreads rows over the devices, and each core reads its own rows, once a
+    pass.
 
     Args:
         num_devices: how many; as many as the process may use cores where None.
@@ -40,8 +41,8 @@ def use_all_cores(num_devices: int | None = None) -> int:
         jax.config.update("jax_num_cpu_devices", num_devices)
     except RuntimeError as error:
         raise RuntimeError(
-            "use_all_cores: call it before JAX is first used: JAX has made its devices already, with "
-            "the first array or computation. Move the call to the top of the program, right after "
-            "the imports"
+            "use_all_cores: call it before JAX is first used: JAX has made its devices already, "
+            "with the first array or computation. Move the call to the top of the program, "
+            "right after the imports"
         ) from error
     return num_devices

@@ -1,6 +1,6 @@
 """Fit a model: check the data, build the problem, run a solver, say what was found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -100,7 +101,7 @@ class Fit:
         if self.source is None:
             raise ValueError(
                 f"{name}: this Fit has passed through a JAX transformation after it was made, and "
-                "no longer refers to its data; ask for it before, or inside the transformed function"
+                "no longer refers to its data; ask for it before, or in the transformed function"
             )
         return self.source
 
@@ -182,7 +183,7 @@ def fit(
         raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
     rows = Rows(data.x, data.y, data.weights, data.offset)
     traced = _has_tracer((rows, l2, l1, init))
-    rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
+    rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
     problem = Problem(rows, l2, l1, model, positive, None if traced else _shards(rows.x))
     theta = _start(problem, init)
@@ -190,15 +191,8 @@ def fit(
     if traced:
         finish = partial(_traced, solver=solvers[0], feature_names=data.feature_names, trace=trace)
         return _with_auto_axes(finish, problem, theta)
-    outcome = None
-    for candidate in solvers:
-        outcome = _run(candidate, problem, theta, trace=trace)
-        if outcome.result.evidence.status == Status.CONVERGED:
-            break
-    else:
-        outcome = _certify(solvers[-1], problem, outcome) if solvers[-1].needs_proof else outcome
-    source = Source(model, *rows)
-    return _report(problem, outcome, data.feature_names, source)
+    outcome = _first_that_converges(solvers, problem, theta, trace)
+    return _report(problem, outcome, data.feature_names, Source(model, *problem.data))
 
 
 class _Outcome(NamedTuple):
@@ -213,7 +207,7 @@ class _Outcome(NamedTuple):
 
 
 def _has_tracer(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _start(problem: Problem, init: Any) -> Array:
@@ -238,8 +232,9 @@ def _on_auto_mesh(a: Array) -> Array:
     sharding = a.sharding
     if not isinstance(sharding, NamedSharding) or _EXPLICIT not in sharding.mesh.axis_types:
         return a
-    names = sharding.mesh.axis_names
-    mesh = Mesh(sharding.mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
+    devices, names = sharding.mesh.devices, sharding.mesh.axis_names
+    assert devices is not None  # of a concrete array
+    mesh = Mesh(devices, names, axis_types=(AxisType.Auto,) * len(names))
     return jax.device_put(a, NamedSharding(mesh, sharding.spec))
 
 
@@ -248,10 +243,12 @@ def _shards(x: Array) -> Shards | None:
     sharding = x.sharding
     if not isinstance(sharding, NamedSharding) or sharding.num_devices == 1:
         return None
-    spec = (*sharding.spec, None)
+    spec, mesh = (*sharding.spec, None), sharding.mesh
     axis = spec[0][0] if isinstance(spec[0], tuple) and len(spec[0]) == 1 else spec[0]
-    only_rows = isinstance(axis, str) and all(s is None for s in spec[1:])
-    return Shards(sharding.mesh, axis) if only_rows else None
+    whole_rows = all(s is None for s in spec[1:])
+    if not (isinstance(mesh, Mesh) and isinstance(axis, str) and whole_rows):
+        return None
+    return Shards(mesh, axis)
 
 
 def _checked(solver: Solver, problem: Problem) -> Solver:
@@ -275,6 +272,18 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
     if traced or n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK:
         return [newton()]
     return [lbfgs(subset_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
+
+
+def _first_that_converges(
+    solvers: Sequence[Solver], problem: Problem, theta: Array, trace: bool
+) -> _Outcome:
+    for solver in solvers[:-1]:
+        outcome = _run(solver, problem, theta, trace=trace)
+        if outcome.result.evidence.status == Status.CONVERGED:
+            return outcome
+    outcome = _run(solvers[-1], problem, theta, trace=trace)
+    open_ = outcome.result.evidence.status != Status.CONVERGED
+    return _certify(solvers[-1], problem, outcome) if open_ and solvers[-1].needs_proof else outcome
 
 
 def _report(
@@ -348,7 +357,7 @@ def _traced(
     theta, found = jax.lax.custom_root(conditions, theta, solve, tangent_solve, has_aux=True)
     evidence = found.evidence._replace(status=found.evidence.status.astype(jnp.int32))
     steps = found.num_steps.astype(jnp.int32)
-    result = found._replace(theta=theta, evidence=evidence, num_steps=steps)
+    result: Result = found._replace(theta=theta, evidence=evidence, num_steps=steps)
     data, model = problem.data, problem.model
     params = problem.unravel(theta)
     bad = violations(*data, num_classes=model.labels.num_classes)

@@ -110,9 +110,7 @@ def test_l2_is_one_over_c_of_scikit_learn(name, inverse_penalty):
     theirs.fit(x, y)
     ours = fit(model_of(y), x, y, l2=1 / inverse_penalty)
     assert ours.status == Status.CONVERGED
-    np.testing.assert_allclose(
-        np.atleast_2d(ours.params.weights), theirs.coef_, rtol=0, atol=1e-8
-    )
+    np.testing.assert_allclose(np.atleast_2d(ours.params.weights), theirs.coef_, rtol=0, atol=1e-8)
     np.testing.assert_allclose(
         np.atleast_1d(ours.params.bias), theirs.intercept_, rtol=0, atol=1e-8
     )

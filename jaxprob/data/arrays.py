@@ -3,7 +3,6 @@
 import warnings
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -76,21 +75,25 @@ def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
     _check_dtype(name, host.dtype)
     _check_axes(name, host, shape, ndim)
     typed = hasattr(value, "dtype") or hasattr(value, "columns")  # a list promises no precision
-    if host.dtype == np.float64 and typed and not jax.config.jax_enable_x64:
+    if host.dtype == np.float64 and typed and not _in_float64():
         warnings.warn(
-            f"{name} is float64, but JAX is in float32 mode, so it is rounded to float32. To compute in "
-            'float64, run jax.config.update("jax_enable_x64", True) before the first array is made.',
+            f"{name} is float64, but JAX is in float32 mode, so it is rounded to float32. To "
+            'compute in float64, set jax.config.update("jax_enable_x64", True) before the first array',
             UserWarning,
             stacklevel=4,
         )
-    if host.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if host.dtype == np.float64 and not _in_float64():
         host = host.astype(np.float32)
-    if host.dtype.kind in "iu" and host.dtype.itemsize > 4 and not jax.config.jax_enable_x64:
+    if host.dtype.kind in "iu" and host.dtype.itemsize > 4 and not _in_float64():
         low, high = (host.min(), host.max()) if host.size else (0, 0)
         if not -(2**31) <= low <= high < 2**31:
             raise ValueError(f"{name}: expected values within int32, got {low} to {high}")
         host = host.astype(np.int32)
     return jnp.asarray(host)
+
+
+def _in_float64() -> bool:
+    return jnp.result_type(float) == np.float64
 
 
 def _check_dtype(name: str, dtype: Any) -> None:

@@ -1,4 +1,4 @@
-"""Checks on the data of a fit: by value where there are values, by shape where there are tracers."""
+"""Checks on the data of a fit: by value where there are values, by shape for tracers."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxprob.data.arrays import as_array, feature_names
 
@@ -124,7 +125,7 @@ def check_data(
     if offset is not None:
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     given = [a for a in (x, y, weights, offset) if a is not None]
-    if not any(isinstance(a, jax.core.Tracer) for a in given):
+    if not any(isinstance(a, Tracer) for a in given):
         with jax.ensure_compile_time_eval():
             found = jax.device_get(_seen(x, y, weights, offset, num_classes=num_classes))
         if any(found):
@@ -164,8 +165,8 @@ def _explain(found: Violations, data: Data, num_classes: int) -> None:
         row, column = np.argwhere(~np.isfinite(x))[0]
         name = "" if data.feature_names is None else f" ({data.feature_names[column]})"
         raise ValueError(
-            f"x: expected finite numbers, got {x[row, column]} in row {row}, column {column}{name}; "
-            "drop such rows, or fill them in"
+            f"x: expected finite numbers, got {x[row, column]} in row {row}, column {column}{name}"
+            "; drop such rows, or fill them in"
         )
     if found.labels:
         y = np.asarray(data.y)
@@ -176,7 +177,8 @@ def _explain(found: Violations, data: Data, num_classes: int) -> None:
         elif bad == -1 and num_classes == 2:
             hint = "for labels -1 and 1 pass (y + 1) // 2"
         raise ValueError(
-            f"y: expected integers 0..{num_classes - 1} for {num_classes} classes, got {bad}; {hint}"
+            f"y: expected integers 0..{num_classes - 1} for {num_classes} classes, got {bad}"
+            f"; {hint}"
         )
     if found.weights:
         w = np.asarray(data.weights)
@@ -212,6 +214,6 @@ def check_scalar(name: str, value: Any, *, dtype: Any) -> Array:
     if np.shape(value) != ():
         hint = "; for many values use jax.vmap" if np.ndim(value) == 1 else ""
         raise ValueError(f"{name}: expected a single number, got shape {np.shape(value)}{hint}")
-    if not isinstance(value, jax.core.Tracer) and not 0 <= float(value) < float("inf"):
+    if not isinstance(value, Tracer) and not 0 <= float(value) < float("inf"):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
     return jnp.asarray(value, dtype)

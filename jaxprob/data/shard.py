@@ -28,8 +28,8 @@ def shard(
         mesh: with one axis; all devices of the default backend where None.
 
     Returns:
-        Data whose arrays have n rounded up to a multiple of the number of devices as length; weights
-        are always given.
+        Data whose arrays have n rounded up to a multiple of the number of devices as length;
+        weights are always given.
 
     Raises:
         ValueError: for a mesh of several axes.

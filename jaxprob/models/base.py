@@ -40,7 +40,7 @@ class Status(IntEnum):
     COLLAPSED = 8
     """A mixture component has shrunk onto a point."""
     NON_FINITE = 9
-    """The objective or its gradient overflowed; the parameters are the last ones where it had not."""
+    """The objective or its gradient overflowed; the parameters are the last where it had not."""
 
 
 class Evidence(NamedTuple):
@@ -86,6 +86,7 @@ class Bind:
         raise AttributeError("Bind is immutable")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function, with its settings."""
         return self.fn(*args, **self.settings, **kwargs)
 
     def _key(self) -> tuple:

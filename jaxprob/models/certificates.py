@@ -6,8 +6,8 @@ f = -Σ_i c_i log p_i(y_i) + l2/2 ‖w‖², with gradient g and Hessian H.
 
 **A bound on f - f*.** Let δ be a step with H δ = -g, ż_i its logits at x_i,
 e_ik = ż_ik - Σ_j p_ij ż_ij, and q = p (1 + e). The rows of q sum to one, and q meets the conditions
-of an optimum: ρ = g + Xᵀ(c p e) is zero for unpenalised parameters and -l2 δ for the others. So q is
-feasible for the Fenchel dual of the problem whenever all e ≥ -1, and the duality gap there is
+of an optimum: ρ = g + Xᵀ(c p e) is zero for unpenalised parameters and -l2 δ for the others. So q
+is feasible for the Fenchel dual of the problem whenever all e ≥ -1, and the duality gap there is
 
     f - f* ≤ Σ_i c_i KL(q_i ‖ p_i) + ‖ρ‖² / (2 l2)                        (over penalised ρ)
 
@@ -21,11 +21,12 @@ point, times e^(-ρ) where no logit of those rows moved by more than ρ (p_k/p_k
 
 **A direction of separation** v has margins (ż_{y_i} - ż_k) ≥ 0 for all examples of positive weight
 and classes k, and one > 0. Then f falls for ever along v, and no finite maximum exists. Under δ,
-separated rows move by 1 or more while overlapped ones stay, so v is looked for as δ projected on the
-directions along which the rows that do not move have margin zero.
+separated rows move by 1 or more while overlapped ones stay, so v is looked for as δ projected on
+the directions along which the rows that do not move have margin zero.
 
-Sources: Albert and Anderson, On the existence of maximum likelihood estimates in logistic regression
-models, Biometrika 71, 1984; Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5.
+Sources: Albert and Anderson, On the existence of maximum likelihood estimates in logistic
+regression models, Biometrika 71, 1984; Boyd and Vandenberghe, Convex Optimization, 2004, section
+5.5.
 """
 
 from collections.abc import Callable
@@ -280,11 +281,11 @@ def separation(
         hit = (data.y[:, None] == jnp.arange(u.shape[1])[None, :]).astype(dtype)
         own = u + hit * jnp.sum(u, axis=1, keepdims=True)
 
-        def block(k: int, l: int) -> Array:
-            k, l = k + first, l + first
-            return own[:, k] if k == l else -(hit[:, k] * u[:, l] + hit[:, l] * u[:, k])
+        def block(j: int, k: int) -> Array:
+            j, k = j + first, k + first
+            return own[:, j] if j == k else -(hit[:, j] * u[:, k] + hit[:, k] * u[:, j])
 
-        blocks = jnp.stack([block(k, l) for k in range(num_rows) for l in range(k, num_rows)])
+        blocks = jnp.stack([block(j, k) for j in range(num_rows) for k in range(j, num_rows)])
         spread = assemble(data.x, blocks, num_rows, bias=bias) / (scales[:, None] * scales[None, :])
         values, vectors = jnp.linalg.eigh(spread)
         null = values <= 8 * len(scales) * eps * jnp.max(values)

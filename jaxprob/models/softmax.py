@@ -262,10 +262,10 @@ def information(
     weighted = p if weights is None else p * weights[:, None]
     rows = params.weights.shape[0]
 
-    def block(k: int, l: int) -> Array:
-        return weighted[:, k] * (others[:, k] if k == l else -p[:, l])
+    def block(j: int, k: int) -> Array:
+        return weighted[:, j] * (others[:, j] if j == k else -p[:, k])
 
-    blocks = jnp.stack([block(k, l) for k in range(rows) for l in range(k, rows)])
+    blocks = jnp.stack([block(j, k) for j in range(rows) for k in range(j, rows)])
     return linear.assemble(x, blocks, rows, bias=params.bias is not None)
 
 

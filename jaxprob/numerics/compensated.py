@@ -1,4 +1,4 @@
-"""Products and sums with twice the working precision, for verdicts that rounding must not decide."""
+"""Products with twice the working precision, for verdicts that rounding must not decide."""
 
 import jax
 import jax.numpy as jnp

@@ -6,13 +6,13 @@ derivatives, forward and reverse, are as accurate as the hand-derived ones.
 
     σ(x) = [x ≥ 0 ? 1 : e] / (1 + e),  e = exp(-|x|);      σ' = σ(x) σ(-x), never σ (1 - σ)
     log σ(x) = min(x, 0) - log1p(exp(-|x|));              (log σ)' = σ(-x)
-    log softmax(z)_y = (z_y - m) - log1p(s + (e_y - 1)),  m = max z, e_j = exp(z_j - m), s = Σ_{j≠y} e_j
-    its gradient: s / (s + e_y) in the label's entry, -e_j / (s + e_y) in the others
-    softmax: dp = p (τ - Σ p τ), tangents τ = t - t_a measured from the dominating class a
+    log softmax(z)_y = (z_y - m) - log1p(s + (e_y - 1)),  m = max z, e_j = exp(z_j - m), s = Σ_{j≠y}
+    e_j its gradient: s / (s + e_y) in the label's entry, -e_j / (s + e_y) in the others softmax: dp
+    = p (τ - Σ p τ), tangents τ = t - t_a measured from the dominating class a
 
-With `compensated=True` the rounding of z_j - m is recovered (`two_diff`) and multiplied into e_j, which
-matters for classes far behind the leading one: without it their entries are off by about as many
-units in the last place as they are nats behind.
+With `compensated=True` the rounding of z_j - m is recovered (`two_diff`) and multiplied into e_j,
+which matters for classes far behind the leading one: without it their entries are off by about as
+many units in the last place as they are nats behind.
 """
 
 from functools import partial
@@ -364,7 +364,8 @@ def logsumexp(x: Array, axis: int = -1) -> Array:
         axis: the one summed over.
 
     Returns:
-        x without that axis; error at most 8 ε max(|m|, log S), m the largest entry, S = Σ exp(x - m).
+        x without that axis; error at most 8 ε max(|m|, log S), m the largest entry, S = Σ exp(x -
+        m).
 
     Example:
         >>> float(logsumexp(jnp.array([0.0, -20.0], "float32"))) == float(jnp.exp(-20.0))

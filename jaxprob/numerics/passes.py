@@ -95,7 +95,9 @@ def rmatvec(x: Array, r: Array) -> Array:
     block = _block_rows(n)
     if block is None or n == block:
         return r.T @ x
-    blocks = jnp.einsum("bnk,bnd->bkd", r.reshape(n // block, block, r.shape[1]), x.reshape(n // block, block, d))
+    blocks = jnp.einsum(
+        "bnk,bnd->bkd", r.reshape(n // block, block, r.shape[1]), x.reshape(n // block, block, d)
+    )
     return jnp.sum(blocks, axis=0)
 
 

@@ -46,7 +46,20 @@ class Solver(Protocol):
     `state.evidence`, where MAX_STEPS means: go on. `finish` may improve a converged result.
     """
 
-    max_steps: int
+    @property
+    def max_steps(self) -> int:
+        """At most so many steps."""
+        ...
+
+    @property
+    def takes_l1(self) -> bool:
+        """Whether it can deal with an l1 penalty."""
+        ...
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether the exact Hessian should be asked where the solver's own verdict is open."""
+        ...
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Any, Array]:
         """What stays fixed during the run, and where to start."""
@@ -65,7 +78,7 @@ class Solver(Protocol):
         ...
 
 
-def tolerance(tol: Array | None, value: Array) -> Array:
+def tolerance(tol: Array | float | None, value: Array) -> Array:
     """The gap at which a fit has converged: `tol`, or the resolution of the objective.
 
     Half a unit of rounding of f is all that two evaluations of f can tell apart.

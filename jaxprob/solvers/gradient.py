@@ -1,11 +1,12 @@
 r"""Gradient methods: any optax optimiser, on all rows or on minibatches.
 
-The descent θ ← θ - α ∇f(θ) of equations 1.6 and 2.8 is `gradient(optax.sgd, learning_rate=α)`. f is the
-sum over examples, not their mean: a learning rate that suits a mean has to be divided by n. For a
-convex f whose Hessian is at most L, descent converges for α < 2/L, at the rate (1 - α λ_min) a step.
+The descent θ ← θ - α ∇f(θ) of equations 1.6 and 2.8 is `gradient(optax.sgd, learning_rate=α)`. f is
+the sum over examples, not their mean: a learning rate that suits a mean has to be divided by n. For
+a convex f whose Hessian is at most L, descent converges for α < 2/L, at the rate (1 - α λ_min) a
+step.
 
-A step is a pass over the data: one update on all rows, or ⌈n / batch_size⌉ updates on minibatches in a
-new order. When the run ends, the exact Hessian there says how far the optimum still is.
+A step is a pass over the data: one update on all rows, or ⌈n / batch_size⌉ updates on minibatches
+in a new order. When the run ends, the exact Hessian there says how far the optimum still is.
 
 Source: Robbins and Monro, A stochastic approximation method, Annals of Mathematical Statistics 22,
 1951; Nesterov, Lectures on Convex Optimization, 2018, theorem 2.1.15.
@@ -98,8 +99,9 @@ class Gradient:
     def _minibatches(self, problem: Problem, state: State, k: Array) -> tuple[Array, Memory]:
         n, size = problem.data.x.shape[0], min(self.batch_size or 1, problem.data.x.shape[0])
         count = -(-n // size)
+        assert self.key is not None  # see `gradient`
         order = jax.random.permutation(jax.random.fold_in(self.key, k), n)
-        order = jnp.resize(order, count * size).reshape(count, size)
+        order = jnp.pad(order, (0, count * size - n)).reshape(count, size)
         live = (jnp.arange(count * size) < n).reshape(count, size)  # the last batch may be short
 
         def batch(carry: tuple[Array, Memory], rows: tuple[Array, Array]) -> tuple:

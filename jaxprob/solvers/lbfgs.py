@@ -1,9 +1,9 @@
 r"""L-BFGS on all rows, preconditioned by the exact Hessian of some of them.
 
-For n much larger than p, one Hessian costs more than the rest of the fit. So Newton's method runs on
-a few rows first. Its optimum is the start, and its Hessian H_S(θ₀), scaled to all rows, is the
-metric M in which L-BFGS works. With m rows M differs from H by about √(p/m), and a step, one pass over
-the data, shrinks the error by that factor.
+For n much larger than p, one Hessian costs more than the rest of the fit. So Newton's method runs
+on a few rows first. Its optimum is the start, and its Hessian H_S(θ₀), scaled to all rows, is the
+metric M in which L-BFGS works. With m rows M differs from H by about √(p/m), and a step, one pass
+over the data, shrinks the error by that factor.
 
 The proof of convergence needs no further Hessian. Rows left out only add curvature, and that of the
 subset changes by no more than e^ρ, ρ the largest change of a logit since θ₀, so with n/m = s
@@ -13,9 +13,9 @@ subset changes by no more than e^ρ, ρ the largest change of a logit since θ�
 Where that bound stays too weak, the run ends STALLED or MAX_STEPS, and `jaxprob.fit` asks the exact
 Hessian.
 
-Source: Byrd, Chin, Neveitt and Nocedal, On the use of stochastic Hessian information in optimization
-methods for machine learning, SIAM Journal on Optimization 21, 2011; Schnabel, Quasi-Newton methods
-using multiple secant equations, University of Colorado CU-CS-247-83, 1983.
+Source: Byrd, Chin, Neveitt and Nocedal, On the use of stochastic Hessian information in
+optimization methods for machine learning, SIAM Journal on Optimization 21, 2011; Schnabel,
+Quasi-Newton methods using multiple secant equations, University of Colorado CU-CS-247-83, 1983.
 """
 
 from dataclasses import dataclass

@@ -101,8 +101,10 @@ class Problem:
             return fn(self.data, theta)
         rows, everywhere = PartitionSpec(self.shards.axis), PartitionSpec()
 
+        axis = self.shards.axis
+
         def local(data: Rows, theta: Array) -> Any:
-            return jax.lax.psum(fn(data, theta), self.shards.axis)
+            return jax.lax.psum(fn(data, theta), axis)
 
         return jax.shard_map(
             local,

@@ -1,0 +1,263 @@
+"""The gradient verifier: what it must catch, and what it must not."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import MODELS, draw
+from jax.flatten_util import ravel_pytree
+
+from jaxprob.models import logistic
+from jaxprob.testing import (
+    assert_gradients_match,
+    assert_hessians_match,
+    compare_gradients,
+    compare_hessians,
+    derivatives,
+    numerical_jacobian,
+    rounding_scale,
+)
+
+PLANTED = {"float64": 1e-9, "float32": 1e-5}
+
+
+def _value(model, params, x, y, weights, offset, _):
+    return model.log_likelihood(params, x, y, weights, offset=offset)
+
+
+def _gradient(model, params, x, y, weights, offset, fault):
+    """The hand-derived gradient, each entry off by a relative fault."""
+    flat, unravel = ravel_pytree(model.grad_log_likelihood(params, x, y, weights, offset=offset))
+    return unravel(flat * (1 + fault.astype(flat.dtype)))
+
+
+def _hessian(model, params, x, y, weights, offset, fault):
+    return -model.information(params, x, y, weights, offset=offset) * (1 + fault)
+
+
+def _functions(model, hand):
+    """Functions that are the same objects at every call, so that each is compiled once."""
+    key = (model, hand)
+    if key not in _MADE:
+        _MADE[key] = partial(_value, model), partial(hand, model)
+    return _MADE[key]
+
+
+_MADE: dict = {}
+
+
+def _entry(derivative) -> int:
+    """The place of the largest entry: a small one may be the rounding of its summands."""
+    return int(np.argmax(np.abs(derivative)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_right_gradients_pass_and_planted_faults_do_not(name, dtype):
+    case = draw(MODELS[name], seed=1, dtype=dtype)
+    fn, hand = _functions(MODELS[name], _gradient)
+    right, _ = ravel_pytree(hand(*case, jnp.zeros(1)))
+    nothing = np.zeros(len(right))
+    assert_gradients_match(fn, hand, *case, jnp.asarray(nothing, dtype))
+    one = nothing.copy()
+    one[_entry(right)] = 1.0
+    for fault in (PLANTED[dtype] * one, -PLANTED[dtype] * one, -2 * one, one, nothing + 1):
+        with pytest.raises(AssertionError, match="hand-derived and automatic differ"):
+            assert_gradients_match(fn, hand, *case, jnp.asarray(fault, dtype))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_right_hessians_pass_and_planted_faults_do_not(name, dtype):
+    case = draw(MODELS[name], seed=2, dtype=dtype)
+    fn, hand = _functions(MODELS[name], _hessian)
+    right = hand(*case, jnp.zeros(()))
+    nothing = np.zeros(right.shape)
+    assert_hessians_match(fn, hand, *case, jnp.asarray(nothing, dtype))
+    one = nothing.copy()
+    one.flat[_entry(right)] = 1.0
+    for fault in (PLANTED[dtype] * one, -2 * one, nothing + 1):
+        with pytest.raises(AssertionError, match="hand-derived and automatic differ"):
+            assert_hessians_match(fn, hand, *case, jnp.asarray(fault, dtype))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_missing_weight_is_caught(name, x64):
+    model = MODELS[name]
+    params, x, y, weights, offset = draw(model, seed=3)
+
+    def unweighted(params, x, y, weights, offset):
+        return model.grad_log_likelihood(params, x, y, offset=offset)
+
+    def value(params, x, y, weights, offset):
+        return model.log_likelihood(params, x, y, weights, offset=offset)
+
+    with pytest.raises(AssertionError, match="hand-derived and automatic differ"):
+        assert_gradients_match(value, unweighted, params, x, y, weights, offset, hard=False)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("softmax")])
+def test_a_transposed_block_is_caught(name, x64):
+    model = MODELS[name]
+    rows = model.init(None, jnp.zeros((1, 1)), None).weights.shape[0]
+    params, x, y, weights, offset = draw(model, seed=4, d=rows)
+
+    def transposed(params, x, y, weights, offset):
+        grad = model.grad_log_likelihood(params, x, y, weights, offset=offset)
+        return grad._replace(weights=grad.weights.T)
+
+    def value(params, x, y, weights, offset):
+        return model.log_likelihood(params, x, y, weights, offset=offset)
+
+    with pytest.raises(AssertionError, match="transposed block"):
+        assert_gradients_match(value, transposed, params, x, y, weights, offset, hard=False)
+
+
+def test_the_message_names_leaf_index_values_and_errors(x64):
+    case = draw(MODELS["logistic"], seed=5)
+    fn, hand = _functions(MODELS["logistic"], _gradient)
+    fault = jnp.array([0.0, 0.5, 0.0, 0.0])
+    report = compare_gradients(fn, hand, *case, fault, hard=False)
+    (wrong,) = [c for c in report.checks if c.fault]
+    right = hand(*case, jnp.zeros(4)).weights[1]
+    assert (wrong.leaf, wrong.index, wrong.point) == ("weights", (1,), "given")
+    assert wrong.automatic == pytest.approx(float(right), rel=1e-12)
+    assert wrong.hand == pytest.approx(1.5 * float(right), rel=1e-12)
+    assert wrong.numerical == pytest.approx(float(right), rel=1e-6)
+    assert wrong.ulps == pytest.approx(0.5 * abs(float(right)) / np.spacing(abs(float(right))))
+    with pytest.raises(AssertionError, match=r"weights\s+\[1\]"):
+        assert_gradients_match(fn, hand, *case, fault, hard=False)
+
+
+def test_one_minus_p_is_caught_where_probabilities_round(x64):
+    x, y = jnp.array([[1.0]]), jnp.array([1])
+
+    def fn(params, x, y):
+        return logistic.log_likelihood(params, x, y)
+
+    def textbook(params, x, y):
+        residual = y - 1 / (1 + jnp.exp(-(x @ params.weights)))
+        return logistic.Params(residual @ x, None)
+
+    params = logistic.Params(jnp.array([1.0]), None)
+    assert_gradients_match(fn, textbook, params, x, y, hard=False)
+    with pytest.raises(AssertionError, match="huge"):
+        assert_gradients_match(fn, textbook, params, x, y)
+
+
+def test_a_wrong_custom_rule_is_told_from_a_wrong_hand_derivation(x64):
+    @jax.custom_jvp
+    def cube(w):
+        return jnp.sum(w**3)
+
+    @cube.defjvp
+    def _(primals, tangents):
+        (w,), (dw,) = primals, tangents
+        return cube(w), jnp.sum(3.3 * w**2 * dw)
+
+    with pytest.raises(AssertionError, match="numerical supports the hand-derived"):
+        assert_gradients_match(cube, lambda w: 3 * w**2, jnp.array([1.0, 2.0]))
+    with pytest.raises(AssertionError, match="automatic and numerical differ"):
+        assert_gradients_match(cube, lambda w: 3.3 * w**2, jnp.array([1.0, 2.0]))
+
+
+def test_what_is_not_finite_does_not_pass(x64):
+    w = jnp.array([1.0, 0.0])
+    with pytest.raises(AssertionError, match="not finite"):
+        assert_gradients_match(
+            lambda w: jnp.sum(w**2), lambda w: jnp.where(w == 0, jnp.nan, 2 * w), w
+        )
+    with pytest.raises(AssertionError, match="not finite"):
+        assert_gradients_match(lambda w: jnp.sum(jnp.log(w)), lambda w: 1 / w, w)
+
+
+def test_wrong_shapes_are_errors():
+    w = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match=r"hand_grad: expected a tree of shapes \(2, 3\)"):
+        assert_gradients_match(lambda w: jnp.sum(w**2), lambda w: 2 * w.T, w)
+    with pytest.raises(ValueError, match=r"fn: expected one number"):
+        assert_gradients_match(lambda w: w**2, lambda w: 2 * w, w)
+    with pytest.raises(ValueError, match=r"hand_hessian: expected an array \(6, 6\)"):
+        assert_hessians_match(lambda w: jnp.sum(w**2), lambda w: 2 * w, w)
+
+
+def test_float32_input_is_compared_in_both_dtypes():
+    report = compare_gradients(lambda w: jnp.sum(w**3), lambda w: 3 * w**2, jnp.arange(3.0))
+    assert report.ok
+    assert {c.dtype for c in report.checks} == {"float32", "float64"}
+    assert compare_hessians(lambda w: jnp.sum(w**3), lambda w: jnp.diag(6 * w), jnp.arange(3.0)).ok
+
+
+def test_a_function_that_computes_in_float32_whatever_it_gets_is_judged_as_such(x64):
+    def fn(w):
+        return jnp.sum(w.astype("float32") ** 3)
+
+    def hand(w):
+        return 3 * w.astype("float32") ** 2
+
+    w = jnp.array([0.1, 1.3, 2.7], "float32")
+    assert_gradients_match(fn, hand, w)
+    with pytest.raises(AssertionError, match="hand-derived and automatic differ"):
+        assert_gradients_match(fn, lambda w: hand(w) * jnp.array([1, 1, 1 + 1e-5], "float32"), w)
+
+
+def test_rounding_scale_is_the_size_of_the_summands(x64):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1000, 2)))
+    scale = rounding_scale(lambda x: jnp.sum(3 * x, axis=0), x, key=jax.random.key(1))
+    # Each summand is blurred twice, by the product and by the sum: a factor of √2; 8 samples.
+    expected = jnp.sqrt(2 * jnp.sum((3 * x) ** 2, axis=0))
+    np.testing.assert_allclose(scale, expected, rtol=0.8)
+
+
+def test_numerical_jacobian_knows_its_error(x64):
+    x = jnp.array([0.3, -2.0, 5.0])
+    value, error = numerical_jacobian(lambda x: jnp.sin(x) * x[0], x, jnp.ones(3))
+    exact = jax.jacobian(lambda x: jnp.sin(x) * x[0])(x)
+    assert jnp.all(jnp.abs(value - exact) <= 10 * error)
+    assert jnp.all(error < 1e-9)
+
+
+def _false_alarms(name: str, count: int, dtype: str) -> int:
+    """How many of so many random cases fail though they are right."""
+    model, shape = MODELS[name], draw(MODELS[name], seed=0, dtype="float64")
+    theta, unravel = ravel_pytree(shape.params)
+    rng = np.random.default_rng(sum(map(ord, name)))
+    size = 10.0 ** rng.uniform(-3, 1.5, (count, 1))
+    cases = (
+        jax.vmap(unravel)(jnp.asarray(rng.standard_normal((count, len(theta))) * size)),
+        jnp.asarray(
+            rng.standard_normal((count, *shape.x.shape)) * 10.0 ** rng.uniform(-2, 2, (count, 1, 3))
+            + rng.standard_normal((count, 1, 3)) * 10.0 ** rng.uniform(-2, 2, (count, 1, 3))
+        ),
+        jnp.asarray(rng.integers(0, model.labels.num_classes, (count, len(shape.y)))),
+        jnp.asarray(rng.exponential(size=(count, len(shape.y)))),
+        jnp.asarray(rng.standard_normal((count, *shape.offset.shape))),
+        jnp.zeros((count, 1)),
+    )
+    cases = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == "float64" else a, cases)
+    fn, hand = _functions(model, _gradient)
+    wide = jax.tree.map(lambda a: a.astype("float64") if a.dtype == dtype else a, cases)
+    keys = jax.random.split(jax.random.key(0), count)
+    measure = partial(derivatives._measure, fn=fn, hand=hand, order=1)
+    measured = jax.jit(jax.vmap(measure))(wide, keys)
+    if dtype != "float64":
+        narrow = jax.jit(jax.vmap(lambda args: ravel_pytree(hand(*args))[0]))(cases)
+        measured = measured._replace(hand=narrow)
+    measured = jax.device_get(measured)
+    leaves = derivatives._leaves(shape.params, 1)
+    alarms = 0
+    for i in range(count):
+        lane = derivatives._Measured(*(a[i] for a in measured))
+        alarms += any(c.fault for c in derivatives._judge("given", leaves, lane))
+    return alarms
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_false_alarm(name, dtype, x64):
+    assert _false_alarms(name, 50, dtype) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_no_false_alarm_in_ten_thousand(name, dtype, x64):
+    assert _false_alarms(name, 850, dtype) == 0  # of 6 models in 2 dtypes: 10,200
