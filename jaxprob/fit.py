@@ -321,11 +321,10 @@ def _with_auto_axes(fn: Callable[[Problem, Array], Fit], problem: Problem, theta
     explicit = [n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t == _EXPLICIT]
     if not explicit:
         return fn(problem, theta)
+    everywhere = PartitionSpec()
     with jax.sharding.use_abstract_mesh(mesh):
-        everywhere = PartitionSpec()
-        return jax.sharding.auto_axes(fn, axes=tuple(explicit), out_sharding=everywhere)(
-            problem, theta
-        )
+        auto = jax.sharding.auto_axes(fn, axes=tuple(explicit), out_sharding=everywhere)
+        return auto(problem, theta)  # pyright: ignore[reportCallIssue]
 
 
 def _traced(

@@ -78,7 +78,7 @@ def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
     if host.dtype == np.float64 and typed and not _in_float64():
         warnings.warn(
             f"{name} is float64, but JAX is in float32 mode, so it is rounded to float32. To "
-            'compute in float64, set jax.config.update("jax_enable_x64", True) before the first array',
+            'compute in float64, call jax.config.update("jax_enable_x64", True) before that',
             UserWarning,
             stacklevel=4,
         )

@@ -63,6 +63,44 @@ def rounding_scale(fn: Callable[..., Array], *args: Any, key: Array) -> Array:
     return jnp.maximum(jnp.sqrt(jnp.mean(moves**2, axis=0)), jnp.abs(exact))
 
 
+def longest_sum(fn: Callable[..., Array], *args: Any) -> int:
+    """The number of terms of the longest sum in fn: what its rounding may grow with.
+
+    Args:
+        fn: a function of arrays that returns one array.
+        *args: pytrees of arrays.
+
+    Returns:
+        At least 1.
+
+    Example:
+        >>> longest_sum(lambda x: (2 * x).sum(), jnp.ones(100))
+        100
+    """
+    flat, tree = jax.tree.flatten(args)
+    closed = jax.make_jaxpr(lambda *flat: fn(*jax.tree.unflatten(tree, flat)))(*flat)
+    return _longest_sum(closed.jaxpr)
+
+
+def _longest_sum(jaxpr: Jaxpr) -> int:
+    longest = 1
+    for eqn in jaxpr.eqns:
+        inner = _inner(eqn.params)
+        if inner is not None:
+            longest = max(longest, _longest_sum(inner.jaxpr))
+        elif eqn.primitive.name == "dot_general":
+            (axes, _), _ = eqn.params["dimension_numbers"]
+            longest = max(longest, math.prod(_shape(eqn.invars[0])[a] for a in axes))
+        elif eqn.primitive.name in _SUMS:
+            sizes = [math.prod(_shape(v)) for v in (eqn.invars[0], eqn.outvars[0])]
+            longest = max(longest, sizes[0] // max(1, sizes[1]))
+    return longest
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return value.aval.shape
+
+
 class _Blur:
     """Relative errors, read from one list of draws, each array from another place of it.
 
