@@ -5,7 +5,7 @@
 compares jaxprob with JAX, optax, SciPy and the textbook formula, and with distrax, numpyro and
 scikit-learn where they are installed, in float32 and float64, on two questions:
 
-- binary: log-probability of both labels given log-odds from 0.001 to the last normal result;
+- binary: log-probability of both labels given log-odds from 0.01 to the last normal result;
 - softmax: ten classes, one of them ahead of Gaussian noise, the label being that one or another.
 
 An error is in units in the last place (ULP) of the exact result; 0.5 is correctly rounded, and from
@@ -36,6 +36,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 QUANTITIES = ("value", "gradient", "curvature")
 DTYPES = ("float32", "float64")
+PEER_COLOURS = ("#9ecae1", "#2171b5", "#a1d99b", "#238b45", "#dd1c77", "#fec44f", "#d95f0e")
 NUM_LOGITS, NUM_ROWS, NUM_CLASSES = 4000, 800, 10
 Function = Callable[[np.ndarray, np.ndarray], Any]
 
@@ -63,7 +64,7 @@ class Case(NamedTuple):
 def binary_case(dtype: str, seed: int) -> Case:
     """Labels 0 and 1 at log-odds of either sign."""
     rng = np.random.default_rng(seed)
-    size = 10 ** rng.uniform(-3, np.log10(_reach(dtype)), NUM_LOGITS)
+    size = 10 ** rng.uniform(-2, np.log10(_reach(dtype)), NUM_LOGITS)
     z = (size * rng.choice([-1, 1], NUM_LOGITS)).astype(dtype)
     y = rng.integers(2, size=NUM_LOGITS).astype(np.int32)
     sign = 2 * y - 1
@@ -75,7 +76,7 @@ def binary_case(dtype: str, seed: int) -> Case:
 def softmax_case(dtype: str, seed: int) -> Case:
     """One of the classes ahead by a given distance; the label is that class, or any."""
     rng = np.random.default_rng(seed)
-    lead = 10 ** rng.uniform(-3, np.log10(_reach(dtype)), NUM_ROWS)
+    lead = 10 ** rng.uniform(-2, np.log10(_reach(dtype)), NUM_ROWS)
     winner, any_class = rng.integers(NUM_CLASSES, size=(2, NUM_ROWS))
     z = rng.normal(size=(NUM_ROWS, NUM_CLASSES))
     z[np.arange(NUM_ROWS), winner] += lead
@@ -282,12 +283,12 @@ def _cell(row: dict[str, Any]) -> str:
 def draw(results: list[tuple[Case, dict[str, dict[str, np.ndarray]]]], dtype: str) -> Any:
     """Worst error in bins of the logit: a row of panels for each case."""
     figure, axes = plt.subplots(len(results), len(QUANTITIES), figsize=(15, 8.5), sharey=True)
-    names = list(dict.fromkeys(name for _, found in results for name in found))
-    styles = {name: _style(name, i) for i, name in enumerate(names)}
+    names = dict.fromkeys(name for _, found in results for name in found)
+    styles = _styles([name for name in names if "hand" not in name])  # the same curves again
     for row, (case, found) in zip(axes, results, strict=True):
         for axis, quantity in zip(row, QUANTITIES, strict=True):
             for name, by_quantity in found.items():
-                if quantity in by_quantity:
+                if quantity in by_quantity and name in styles:
                     x, y = _envelope(case.distance, by_quantity[quantity], dtype)
                     axis.loglog(x, y, **styles[name])
             _decorate(axis, case.name, quantity, dtype)
@@ -296,19 +297,24 @@ def draw(results: list[tuple[Case, dict[str, dict[str, np.ndarray]]]], dtype: st
     handles = {
         h.get_label(): h for a in axes.flat for h in a.get_lines() if h.get_label()[0] != "_"
     }
-    figure.legend(handles.values(), handles.keys(), ncols=6, loc="lower center", frameon=False)
+    figure.legend(handles.values(), handles.keys(), ncols=9, loc="lower center", frameon=False)
     figure.suptitle(f"Error of log-probabilities and their derivatives, {dtype}")
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
     return figure
 
 
-def _style(name: str, index: int) -> dict[str, Any]:
-    """Ours thick and black or grey, on top; peers thin and coloured."""
-    if name.startswith("jaxprob"):
-        line = "--" if "hand" in name else "-"
-        colour = "tab:gray" if "compensated" in name else "black"
-        return {"label": name, "color": colour, "linestyle": line, "linewidth": 2.4, "zorder": 3}
-    return {"label": name, "color": f"C{index % 10}", "linewidth": 1.2}
+def _styles(names: list[str]) -> dict[str, dict[str, Any]]:
+    """Ours black and on top; peers coloured, each thinner than the last so that all can be seen."""
+    styles: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name.startswith("jaxprob"):
+            line = "--" if "compensated" in name else "-"
+            look = {"color": "black", "linestyle": line, "linewidth": 2, "zorder": 3}
+        else:
+            peers = sum(not other.startswith("jaxprob") for other in styles)
+            look = {"color": PEER_COLOURS[peers], "linewidth": 6 - 0.75 * peers}
+        styles[name] = {"label": name, **look}
+    return styles
 
 
 def _envelope(x: np.ndarray, off: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -324,7 +330,7 @@ def _envelope(x: np.ndarray, off: np.ndarray, dtype: str) -> tuple[np.ndarray, n
 def _decorate(axis: Any, case: str, quantity: str, dtype: str) -> None:
     limit = 1 / np.finfo(dtype).eps
     axis.axhline(limit, color="tab:red", linewidth=0.8, linestyle=":")
-    axis.text(1.2e-3, limit, "no digit right", va="bottom", fontsize=8, color="tab:red")
+    axis.text(1.2e-2, limit, "no digit right", va="bottom", fontsize=8, color="tab:red")
     axis.set_ylim(0.2, limit * 8)
     axis.set_title(f"{case}: {quantity}")
     axis.set_xlabel("|log-odds|" if case == "binary" else "lead of one class (nats)")

@@ -3,9 +3,12 @@
 from jaxprob import data as data
 from jaxprob import models as models
 from jaxprob import numerics as numerics
+from jaxprob import plots as plots
 from jaxprob import solvers as solvers
 from jaxprob import testing as testing
 from jaxprob.devices import use_all_cores as use_all_cores
 from jaxprob.fit import Fit as Fit
 from jaxprob.fit import fit as fit
 from jaxprob.models.base import Status as Status
+from jaxprob.summary import Summary as Summary
+from jaxprob.summary import summary as summary

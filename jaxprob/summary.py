@@ -1,0 +1,265 @@
+"""A fit as a table for people: coefficients with their errors, and how far to believe them."""
+
+import math
+import textwrap
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxprob.fit import Fit
+from jaxprob.models.base import Status
+
+_RELIABLE = (Status.CONVERGED, Status.STALLED, Status.MAX_STEPS)
+_SHOWN_DIRECTION = 3
+
+
+@dataclass(frozen=True, repr=False)
+class Summary:
+    """The numbers of `summary`; prints as a table.
+
+    Attributes:
+        names: (p,) of the parameters.
+        coefficient, standard_error, z, p_value, lower, upper: (p,) float64; NaN where there is
+            none to give.
+        level: of the interval from lower to upper.
+        num_examples, num_params: counts; what a symmetric softmax does not identify is not counted.
+        log_likelihood, null_log_likelihood: nats.
+        mcfadden_r2, aic, bic: 1 - ll/null, 2k - 2 ll, k log n - 2 ll.
+        status: a `Status`.
+        evidence: the status and what proves it, in words.
+        notes: what else a reader must know.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    coefficient: np.ndarray
+    standard_error: np.ndarray
+    z: np.ndarray
+    p_value: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    level: float
+    num_examples: int
+    num_params: int
+    log_likelihood: float
+    null_log_likelihood: float
+    mcfadden_r2: float
+    aic: float
+    bic: float
+    status: Status
+    evidence: str
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        facts = [
+            ("examples", f"{self.num_examples:,}", "log-likelihood", f"{self.log_likelihood:.6g}"),
+            ("parameters", f"{self.num_params:,}", "null", f"{self.null_log_likelihood:.6g}"),
+            ("AIC", f"{self.aic:.6g}", "McFadden R²", f"{self.mcfadden_r2:.4f}"),
+            ("BIC", f"{self.bic:.6g}", "status", self.status.name),
+        ]
+        percent = f"{100 * self.level:g} %"
+        head = ("", "coefficient", "std. error", "z", "p", f"{percent} from", "to")
+        rows = [head] + [
+            (
+                name,
+                *(_cell(v, ".5g") for v in (b, se)),
+                _cell(z, ".3f"),
+                "<1e-16" if p < 1e-16 else _cell(p, ".3g"),
+                *(_cell(v, ".5g") for v in (low, high)),
+            )
+            for name, b, se, z, p, low, high in zip(
+                self.names,
+                self.coefficient,
+                self.standard_error,
+                self.z,
+                self.p_value,
+                self.lower,
+                self.upper,
+                strict=True,
+            )
+        ]
+        lines = _aligned(rows)
+        rule = "─" * max(map(len, lines))
+        top = [f"{a:<12}{b:>12}    {c:<16}{d:>14}" for a, b, c, d in facts]
+        sentences = [f"{self.status.name}: {self.evidence}", *self.notes]
+        words = [textwrap.fill(s, max(72, len(rule))) for s in sentences]
+        return "\n".join([self.title, rule, *top, rule, lines[0], rule, *lines[1:], rule, *words])
+
+    __repr__ = __str__
+
+
+def summary(fit: Fit, *, level: float = 0.95) -> Summary:
+    r"""Coefficients, standard errors and tests of a fit, and how far its maximum is proved.
+
+    Standard errors are the roots of the diagonal of I⁻¹, I the information at the parameters
+    (equations 1.10, 2.11), plus l2 where it acts; z is coefficient / error, p the two-sided tail
+    of the standard normal.
+
+    Args:
+        fit: one fit, made by `jaxprob.fit` outside of transformations, or inside of them.
+        level: of the interval, between 0 and 1.
+
+    Returns:
+        A Summary; print it.
+
+    Raises:
+        ValueError: for many fits at once, or a level outside (0, 1).
+
+    Example:
+        >>> import jaxprob as jp
+        >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]], [0, 0, 1, 0, 1]
+        >>> table = summary(jp.fit(jp.models.logistic.model(), x, y))
+        >>> table.names, table.status.name
+        (('x0', 'bias'), 'CONVERGED')
+    """
+    if np.shape(fit.status) != ():
+        raise ValueError(
+            f"fit: expected one fit, got fits of shape {np.shape(fit.status)}; "
+            "pick one with jax.tree.map(lambda a: a[i], fits)"
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    status = Status(int(fit.status))
+    theta = np.asarray(ravel_pytree(fit.params)[0], np.float64)
+    error, note = _standard_errors(fit, status)
+    projection = _projection(fit)
+    count = round(np.trace(projection))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = theta / error
+    tail = [math.erfc(abs(v) / math.sqrt(2)) if np.isfinite(v) else math.nan for v in z]
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    value, null = float(fit.log_likelihood), float(fit.null_log_likelihood)
+    n = int(fit.num_examples)
+    names = _names(fit)
+    return Summary(
+        title=f"{fit.model.name}{_penalties(fit)}",
+        names=names,
+        coefficient=theta,
+        standard_error=error,
+        z=z,
+        p_value=np.array(tail),
+        lower=theta - reach,
+        upper=theta + reach,
+        level=level,
+        num_examples=n,
+        num_params=count,
+        log_likelihood=value,
+        null_log_likelihood=null,
+        mcfadden_r2=1 - value / null if null else math.nan,
+        aic=2 * count - 2 * value,
+        bic=count * math.log(n) - 2 * value if n else math.nan,
+        status=status,
+        evidence=_evidence(fit, status, names),
+        notes=note,
+    )
+
+
+def _cell(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        row[0].ljust(widths[0])
+        + "".join(cell.rjust(w + 2) for cell, w in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+
+
+def _penalties(fit: Fit) -> str:
+    given = [f"{n} = {float(v):g}" for n, v in (("l2", fit.l2), ("l1", fit.l1)) if v is not None]
+    return f", {', '.join(given)}" if given else ""
+
+
+def _positive(value: Any) -> bool:
+    return value is not None and float(value) > 0
+
+
+def _projection(fit: Fit) -> np.ndarray:
+    """(p, p) onto the parameters that the likelihood tells apart."""
+    theta, unravel = ravel_pytree(fit.params)
+    if fit.model.canonical is None:
+        return np.eye(len(theta))
+    eye = jnp.eye(len(theta), dtype=theta.dtype)
+    rows = [ravel_pytree(fit.model.canonical(unravel(row)))[0] for row in eye]
+    return np.asarray(rows, np.float64)
+
+
+def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(p,) and what to say about them."""
+    size = sum(np.size(a) for a in jax.tree.leaves(fit.params))
+    none = np.full(size, np.nan)
+    if _positive(fit.l1):
+        return none, ("Standard errors do not exist for l1, which picks and shrinks at once.",)
+    if status not in _RELIABLE:
+        return none, ("Standard errors need a unique finite maximum.",)
+    h, notes = np.asarray(fit.information, np.float64), ()
+    if _positive(fit.l2):
+        assert fit.model.penalised is not None
+        assert fit.l2 is not None
+        mask = np.asarray(ravel_pytree(fit.model.penalised(fit.params))[0], np.float64)
+        h = h + np.diag(mask * float(fit.l2))
+        notes = (
+            "With l2, coefficients are shrunk; errors are those of the penalised likelihood (of a "
+            "normal prior of variance 1/l2).",
+        )
+    keep = _projection(fit)
+    h = h + (np.eye(size) - keep) * np.max(np.diag(h), initial=1.0)
+    scale = np.sqrt(np.where(np.diag(h) > 0, np.diag(h), 1.0))
+    try:
+        inverse = np.linalg.inv(h / np.outer(scale, scale)) / np.outer(scale, scale)
+    except np.linalg.LinAlgError:
+        return none, ("The information is singular: some columns are linearly dependent.",)
+    variance = np.diag(keep @ inverse @ keep)
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(variance), notes
+
+
+def _names(fit: Fit) -> tuple[str, ...]:
+    """A name for each parameter: the feature, and the row it belongs to where there are several."""
+    names: list[str] = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fit.params):
+        own = jax.tree_util.keystr(path).lstrip(".")
+        shape = np.shape(leaf)
+        columns: tuple[str, ...] = (own,)
+        if own == "weights" and shape:
+            columns = fit.feature_names or tuple(f"x{j}" for j in range(shape[-1]))
+            shape = shape[:-1]
+        rows = [", ".join(map(str, at)) for at in np.ndindex(*shape)]
+        names += [f"{row}: {c}" if row else c for row in rows for c in columns]
+    return tuple(names)
+
+
+def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
+    gap = float(fit.gap)
+    steps = f"{int(fit.num_steps)} steps"
+    if status is Status.CONVERGED:
+        return f"proved to be within {gap:.1e} nats of the maximum, after {steps}."
+    if status is Status.SEPARATED:
+        v = np.asarray(ravel_pytree(fit.direction)[0], np.float64)
+        largest = [i for i in np.argsort(-np.abs(v))[:_SHOWN_DIRECTION] if v[i]]
+        along = ", ".join(f"{v[i]:+.2g} × {names[i]}" for i in largest)
+        return (
+            f"the classes can be separated, mostly by {along}, so the likelihood has no finite "
+            "maximum; Fit.direction proves it. Add a penalty, such as l2=1.0."
+        )
+    words = {
+        Status.MAX_STEPS: f"the steps ran out after {steps}; raise the solver's max_steps.",
+        Status.STALLED: f"no step improves the objective beyond rounding, after {steps}.",
+        Status.SINGULAR: "the maximum is not unique: columns are linearly dependent. Drop some, or "
+        "add l2.",
+        Status.CLASS_ABSENT: "a class has no example of positive weight.",
+        Status.NO_DATA: "all weights are zero.",
+        Status.INVALID_INPUT: "labels, weights or features are out of their range.",
+        Status.COLLAPSED: "a component has shrunk onto a point.",
+        Status.NON_FINITE: "the objective overflowed; scale the features.",
+    }[status]
+    if status in _RELIABLE and math.isfinite(gap):
+        words += f" Proved to be within {gap:.1e} nats of the maximum."
+    return words
