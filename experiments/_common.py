@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from importlib import metadata
@@ -20,6 +21,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 _PACKAGES = ("jax", "jaxlib", "optax", "chex", "numpy", "scipy", "scikit-learn", "statsmodels")
+_PAGE = 140
 _HERE = Path(__file__).resolve().parent
 
 
@@ -85,7 +87,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*(text(cell) for cell in row))
-    Console().print(shown)
+    # Where the output is no terminal, such as a file, a narrow default would break the cells.
+    width = None if sys.stdout.isatty() else _PAGE
+    Console(width=width).print(shown)
 
 
 def text(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import mpmath
 import numpy as np
 
-_MP = mpmath.MPContext()
+_MP: Any = mpmath.MPContext()
 _MP.dps = 70
 
 
@@ -123,7 +123,8 @@ def _masses(row: np.ndarray) -> tuple[int, list, list, Any]:
 
 def _row(row: np.ndarray) -> tuple[list, list, list]:
     if np.isnan(row).any() or np.max(row) == -np.inf:
-        return ([_MP.mpf("nan")] * len(row),) * 3
+        unknown = [_MP.mpf("nan")] * len(row)
+        return unknown, unknown, unknown
     lead, behind, e, others = _masses(row)
     p = [v / (1 + others) for v in e]
     rest = [1 - v for v in p]

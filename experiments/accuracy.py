@@ -38,7 +38,7 @@ QUANTITIES = ("value", "gradient", "curvature")
 DTYPES = ("float32", "float64")
 PEER_COLOURS = ("#9ecae1", "#2171b5", "#a1d99b", "#238b45", "#dd1c77", "#fec44f", "#d95f0e")
 NUM_LOGITS, NUM_ROWS, NUM_CLASSES = 4000, 800, 10
-Function = Callable[[np.ndarray, np.ndarray], Any]
+Function = Callable[..., Any]  # of labels and logits
 
 
 class Method(NamedTuple):
@@ -275,7 +275,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 def _cell(row: dict[str, Any]) -> str:
     if not np.isfinite(row["worst"]):
         return "nan or infinite"
-    none_right = row["worst"] >= 0.5 / np.finfo(row["dtype"]).eps
+    none_right = row["worst"] >= 1 / np.finfo(row["dtype"]).eps
     worst = "no digit right" if none_right else f"{row['worst']:.3g}"
     return f"{worst} / {row['mean']:.3g}"
 
@@ -339,7 +339,7 @@ def _decorate(axis: Any, case: str, quantity: str, dtype: str) -> None:
 
 def main() -> None:
     """Measure, print, record and draw."""
-    args = _common.parser(__doc__).parse_args()
+    args = _common.parser(__doc__ or "").parse_args()
     rows = []
     for dtype in DTYPES:
         with jax.enable_x64(dtype == "float64"):

@@ -183,8 +183,8 @@ def softmax_part(seed: int, repeats: int) -> list[dict]:
     from jaxprob.models import softmax
 
     model = softmax.model(10, parameterisation="symmetric")
-    digits = load_digits()
-    x, y = np.asarray(digits["data"]), np.asarray(digits["target"], np.int32)
+    digits: Any = load_digits()
+    x, y = digits.data, digits.target.astype(np.int32)
     rows = compare("digits", x, y, model, 3.0, repeats)
     x, y = softmax_data(50_000, 100, 10, seed)
     return rows + compare("50,000 × 100, K = 10", x, y, model, 3.0, repeats)
@@ -334,8 +334,9 @@ def compilation_part(seed: int, repeats: int) -> list[dict]:
 
     count = [0]
 
-    def listen(name: str, _: float, **__: Any) -> None:
-        count[0] += name.endswith("backend_compile_duration")
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        del duration_secs, kwargs
+        count[0] += event.endswith("backend_compile_duration")
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     x, y = logistic_data(317, 7, "float64", seed)

@@ -167,6 +167,10 @@ def fit(
         >>> Status(int(result.status)).name, round(float(result.params.weights[0]), 3)
         ('CONVERGED', 0.717)
     """
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"model: expected one such as jaxprob.models.logistic.model(), got {model!r}"
+        )
     data = check_data(
         x,
         y,
@@ -182,7 +186,7 @@ def fit(
     if model.penalised is None and not (l1 is None and l2 is None):
         raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
     rows = Rows(data.x, data.y, data.weights, data.offset)
-    traced = _has_tracer((rows, l2, l1, init))
+    traced = _has_tracer((rows, l2, l1, init, solver))
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
     problem = Problem(rows, l2, l1, model, positive, None if traced else _shards(rows.x))
@@ -218,13 +222,20 @@ def _start(problem: Problem, init: Any) -> Array:
         return ravel_pytree(problem.model.init(None, x, y))[0]
     expected = jax.tree.map(lambda leaf: leaf.shape, template)
     try:
-        init = jax.tree.map(lambda t, a: jnp.asarray(a, t.dtype), template, init)
+        init = jax.tree.map(lambda t, a: _real(a).astype(t.dtype), template, init)
         got = jax.tree.map(lambda leaf: leaf.shape, init)
     except (ValueError, TypeError) as error:
         raise ValueError(f"init: expected parameters of shapes {expected}, got {init!r}") from error
     if got != expected:
         raise ValueError(f"init: expected parameters of shapes {expected}, got {got}")
     return ravel_pytree(init)[0]
+
+
+def _real(a: Any) -> Array:
+    a = jnp.asarray(a)
+    if not (jnp.issubdtype(a.dtype, jnp.floating) or jnp.issubdtype(a.dtype, jnp.integer)):
+        raise TypeError(f"expected real numbers, got {a.dtype}")
+    return a
 
 
 def _on_auto_mesh(a: Array) -> Array:
@@ -361,7 +372,10 @@ def _traced(
     params = problem.unravel(theta)
     bad = violations(*data, num_classes=model.labels.num_classes)
     status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), result.evidence.status)
-    status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
+    penalties = [p for p in (problem.l2, problem.l1) if p is not None]
+    sensible = [(p >= 0) & jnp.isfinite(p) for p in penalties]
+    invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid
+    status = jnp.where(invalid, jnp.int32(Status.INVALID_INPUT), status)
     outcome = _outcome(problem, result)._replace(
         log_likelihood=model.log_likelihood(
             params, data.x, data.y, data.weights, offset=data.offset
@@ -431,9 +445,10 @@ def _information(
 
 @partial(jax.jit, static_argnums=0)
 def _null(model: Model, x: Array, y: Array, weights: Array | None, offset: Array | None) -> Array:
-    bare = model._replace(certificates=None)
-    problem = Problem(Rows(x[:, :0], y, weights, offset), None, None, bare, False, None)
-    theta = jnp.zeros(problem.num_params(), x.dtype)
-    if len(theta) == 0:
-        return -problem.value_and_grad(theta)[0]
-    return -run(newton(), problem, theta).value
+    bare, rows = model._replace(certificates=None), Rows(x[:, :0], y, weights, offset)
+    # Held fixed, the optimum leaves the derivative right: that of the likelihood vanishes there.
+    fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)
+    theta = jnp.zeros(fixed.num_params(), x.dtype)
+    if len(theta):
+        theta = jax.lax.stop_gradient(run(newton(), fixed, theta).theta)
+    return model.log_likelihood(fixed.unravel(theta), rows.x, y, weights, offset=offset)

@@ -297,6 +297,12 @@ def test_a_start_where_nothing_is_finite(x64, value):
     assert Status(int(result.status)) is Status.NON_FINITE
 
 
+def test_an_objective_that_overflows(x64):
+    x, y, _, offset = problem()
+    result = call("logistic", x, y, np.full(N, 1e308), offset, 0.5)
+    assert Status(int(result.status)) is Status.NON_FINITE
+
+
 # Warm starts.
 
 
@@ -394,6 +400,15 @@ def test_minibatches_are_drawn_by_the_key(x64):
     assert one.trace.value[0] == other.trace.value[0]  # all start at zero
     assert np.all(one.trace.value[1:] != other.trace.value[1:])
     assert num_compiled(lambda: minibatches(2)) == 0
+
+
+def test_vmap_over_keys(x64):
+    keys = jax.random.split(jax.random.key(0), 2)
+    together = jax.vmap(lambda key: descent(0.01, batch_size=16, key=key))(keys)
+    for k, key in enumerate(keys):
+        alone = descent(0.01, batch_size=16, key=key)
+        # Fifteen updates, each from a sum of 16 terms of size 1.
+        np.testing.assert_allclose(together.trace.value[k], alone.trace.value, rtol=1e-12)
 
 
 def test_one_batch_of_all_rows_is_gradient_descent(x64):

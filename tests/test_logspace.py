@@ -102,15 +102,22 @@ def test_bernoulli_of_hard_labels(label, dtype, mode):
     _check_hard_label(np.full(_logits(dtype).shape, label, np.int32), label, dtype, mode)
 
 
-@pytest.mark.parametrize("label_dtype", ["bool", "uint8", "int8", "same as the logits"])
 @pytest.mark.parametrize("label", [0, 1])
-def test_bernoulli_of_any_label_dtype(label, label_dtype, dtype):
-    y = np.full(_logits(dtype).shape, label, dtype if " " in label_dtype else label_dtype)
-    _check_hard_label(y, label, dtype, jax.jit)
+def test_bernoulli_of_hard_labels_as_floats(label, dtype):
+    _check_hard_label(np.full(_logits(dtype).shape, label, dtype), label, dtype, jax.jit)
+
+
+@pytest.mark.parametrize("label_dtype", ["bool", "uint8", "int8"])
+def test_bernoulli_of_any_label_dtype(label_dtype, dtype):
+    z = _logits(dtype)
+    y = np.arange(len(z), dtype=np.int32) % 2
+    for function in (logspace.bernoulli_log_prob, logspace.bernoulli_score):
+        jitted = jax.jit(function)
+        np.testing.assert_array_equal(jitted(y.astype(label_dtype), z), jitted(y, z))
 
 
 @MODES
-@pytest.mark.parametrize("label", [1e-30, 0.3, 0.5, "1 - ε/2"])
+@pytest.mark.parametrize("label", [1e-30, 0.3, "1 - ε/2"])
 def test_bernoulli_of_soft_labels(label, dtype, mode):
     label = 1 - np.finfo(dtype).epsneg if isinstance(label, str) else label
     z, slack = _logits(dtype), _flushed(dtype)
@@ -164,8 +171,8 @@ def test_a_million_confident_examples_still_count(dtype):
 
 # --- Labels 0 to K-1 --------------------------------------------------------------------------
 
-QUICK = [2, 3, 17, 100]
-SLOW = [pytest.param(num_classes, marks=pytest.mark.slow) for num_classes in (10, 16, 1000)]
+QUICK = [2, 17, 100]
+SLOW = [pytest.param(num_classes, marks=pytest.mark.slow) for num_classes in (3, 10, 16, 1000)]
 
 
 def _special(num_classes, dtype):
@@ -286,6 +293,20 @@ def test_categorical_eagerly(dtype, compensated):
     _check_categorical(17, dtype, lambda f: f, compensated)
 
 
+@pytest.mark.parametrize("num_rows", [1, 8])  # XLA sums few rows in another order than many
+def test_many_small_classes_beside_a_large_one(num_rows, dtype):
+    """Added to 1 one after the other, each would be rounded up, or lost."""
+    score = jax.jit(functools.partial(logspace.categorical_score, compensated=True))
+    softmax = jax.jit(functools.partial(logspace.softmax, compensated=True))
+    y = np.full(num_rows, 49, np.int32)
+    for lead in (8.0, 16.7, 17.0) if dtype == "float32" else (8.0, 36.8, 37.0):
+        row = np.where(np.arange(50) == 0, lead, 0.0).astype(dtype)
+        z = np.tile(row, (num_rows, 1))
+        exact = _exact.softmax(z)
+        _assert_within(SOFTMAX, _exact.score(exact, y), score(y, z), inputs=z)
+        _assert_within(SOFTMAX, exact.p, softmax(z), inputs=z)
+
+
 def _hessian_bound(num_classes, dtype, compensated):
     """(R, K, K): entries are p_j p_k, and -p_k (1 - p_k) on the diagonal."""
     behind, others = _gaps(num_classes, dtype)
@@ -323,7 +344,7 @@ def _check_hessian(num_classes, dtype, compensated, kind):
 
 
 @COMPENSATED
-@pytest.mark.parametrize("num_classes", [2, 17, *SLOW[:2]])
+@pytest.mark.parametrize("num_classes", [2, 17, *SLOW[:3]])
 def test_categorical_hessian(num_classes, dtype, compensated):
     _check_hessian(num_classes, dtype, compensated, "forward over reverse")
 
@@ -378,7 +399,7 @@ def test_categorical_of_any_label_dtype(label_dtype, x64):
 
 
 @COMPENSATED
-@pytest.mark.parametrize("num_classes", [3, 100, *SLOW])
+@pytest.mark.parametrize("num_classes", [17, 100, *SLOW])
 def test_softmax(num_classes, dtype, compensated):
     z, exact = _rows(num_classes, dtype), _softmax(num_classes, dtype)
     slack = _slack(num_classes, dtype)
@@ -399,7 +420,7 @@ def test_jacobian_of_softmax(dtype, compensated):
     _assert_within(bound, expected, *jacobians, slack=slack, inputs=z)
 
 
-@pytest.mark.parametrize("num_classes", [3, 100, *SLOW])
+@pytest.mark.parametrize("num_classes", [17, 100, *SLOW])
 def test_log_softmax(num_classes, dtype):
     z, exact = _rows(num_classes, dtype), _softmax(num_classes, dtype)
     bound = _bounds(num_classes, dtype, False)[0]
@@ -481,7 +502,7 @@ def test_logsumexp_along_another_axis(dtype):
     )
 
 
-@pytest.mark.parametrize("num_classes", [3, 100, *SLOW])
+@pytest.mark.parametrize("num_classes", [17, 100, *SLOW])
 def test_gradient_of_logsumexp(num_classes, dtype):
     z, exact = _rows(num_classes, dtype), _softmax(num_classes, dtype)
     empty = (z == -np.inf).all(axis=-1, keepdims=True)

@@ -1,8 +1,10 @@
 """Arrays from what people have: lists, NumPy, JAX, DataFrames of any library."""
 
+import sys
 import warnings
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -32,7 +34,7 @@ def feature_names(x: Any) -> tuple[str, ...] | None:
         >>> feature_names([[1.0, 2.0]]) is None
         True
     """
-    columns = getattr(x, "columns", None)
+    columns = getattr(x, "column_names", getattr(x, "columns", None))  # pyarrow has both
     return None if columns is None else tuple(str(c) for c in columns)
 
 
@@ -80,10 +82,11 @@ def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
             f"{name} is float64, but JAX is in float32 mode, so it is rounded to float32. To "
             'compute in float64, call jax.config.update("jax_enable_x64", True) before that',
             UserWarning,
-            stacklevel=4,
+            stacklevel=_levels_up(),
         )
     if host.dtype == np.float64 and not _in_float64():
-        host = host.astype(np.float32)
+        with np.errstate(over="ignore"):  # to inf, which the check of the values names
+            host = host.astype(np.float32)
     if host.dtype.kind in "iu" and host.dtype.itemsize > 4 and not _in_float64():
         low, high = (host.min(), host.max()) if host.size else (0, 0)
         if not -(2**31) <= low <= high < 2**31:
@@ -96,15 +99,26 @@ def _in_float64() -> bool:
     return jnp.result_type(float) == np.float64
 
 
+def _levels_up() -> int:
+    """The `stacklevel` at which `as_array` was called from outside of this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("jaxprob."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def _check_dtype(name: str, dtype: Any) -> None:
-    dtype = np.dtype(dtype)
-    if dtype.kind in _HINTS and dtype.name not in ("bfloat16",):
+    is_integer = jnp.issubdtype(dtype, jnp.integer) and dtype.kind != "m"  # NumPy counts those
+    if is_integer or dtype in (bool, np.float32, np.float64):
+        return
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        raise TypeError(f"{name}: expected numbers, got {dtype}")
+    if not jnp.issubdtype(dtype, jnp.floating) and dtype.kind in _HINTS:
         raise TypeError(f"{name}: expected {_HINTS[dtype.kind]}; got dtype {dtype}")
-    if dtype.name in ("float16", "bfloat16", "float128", "longdouble") or dtype.kind == "V":
-        raise TypeError(
-            f"{name}: expected float32 or float64, integers or bools, got {dtype}; "
-            f'pass {name}.astype("float32")'
-        )
+    raise TypeError(
+        f"{name}: expected float32 or float64, integers or bools, got {dtype}; "
+        f'pass {name}.astype("float32")'
+    )
 
 
 def _check_axes(name: str, value: Any, shape: str, ndim: int) -> Any:

@@ -118,10 +118,10 @@ def check_data(
     n = x.shape[0]
     if n == 0:
         raise ValueError(f"x: expected at least one example, got shape {x.shape}")
-    _check_length("y", y, n)
+    check_length("y", y, n)
     if weights is not None:
         weights = as_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
-        _check_length("weights", weights, n)
+        check_length("weights", weights, n)
     if offset is not None:
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     given = [a for a in (x, y, weights, offset) if a is not None]
@@ -137,10 +137,14 @@ def _as_labels(y: Array) -> Array:
     """Labels as int32; what is no integer, seen only as a tracer, becomes -1: out of range."""
     if jnp.issubdtype(y.dtype, jnp.floating):
         y = jnp.where(y == jnp.floor(y), y, -1.0)
+    elif y.dtype.itemsize > 2 and y.dtype != jnp.int32:
+        most = jnp.iinfo(jnp.int32).max  # a cast would wrap 2³² to class 0
+        y = jnp.where((y >= 0) & (y <= most), y, most)
     return y if y.dtype == jnp.int32 else y.astype(jnp.int32)
 
 
-def _check_length(name: str, value: Array, n: int) -> None:
+def check_length(name: str, value: Array, n: int) -> None:
+    """Raise a ValueError unless there is an entry for each of n examples."""
     if value.shape[0] != n:
         raise ValueError(
             f"{name}: expected one entry for each of the {n} rows of x, got {value.shape[0]}"
@@ -152,7 +156,7 @@ def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | N
         raise ValueError(f"offset: expected one of the keywords of the model, {extras}, got offset")
     shape = "(n,)" if columns is None else f"(n, {columns}), an entry for each class"
     offset = as_array("offset", offset, shape=shape, ndim=1 if columns is None else 2)
-    _check_length("offset", offset, n)
+    check_length("offset", offset, n)
     if columns is not None and offset.shape[1] != columns:
         raise ValueError(f"offset: expected shape {shape}, got {offset.shape}")
     return offset
@@ -209,11 +213,14 @@ def check_scalar(name: str, value: Any, *, dtype: Any) -> Array:
         >>> float(check_scalar("l2", 1, dtype="float32"))
         1.0
     """
-    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+    kind = "?" if not hasattr(value, "__float__") else np.dtype(jnp.result_type(value)).kind
+    if isinstance(value, bool | str | bytes) or kind not in "iuf":
         raise TypeError(f"{name}: expected a number, got {value!r} of type {type(value).__name__}")
     if np.shape(value) != ():
         hint = "; for many values use jax.vmap" if np.ndim(value) == 1 else ""
         raise ValueError(f"{name}: expected a single number, got shape {np.shape(value)}{hint}")
     if not isinstance(value, Tracer) and not 0 <= float(value) < float("inf"):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+    if not isinstance(value, Tracer) and float(value) > float(jnp.finfo(dtype).max):
+        raise ValueError(f"{name}: expected a number within {jnp.dtype(dtype).name}, got {value}")
     return jnp.asarray(value, dtype)

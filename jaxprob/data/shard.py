@@ -9,7 +9,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxprob.data.arrays import as_array, feature_names
-from jaxprob.data.checks import Data
+from jaxprob.data.checks import Data, check_length
 
 
 def shard(
@@ -46,6 +46,7 @@ def shard(
     x = as_array("x", x, shape="(n, d)", ndim=2)
     y = as_array("y", y, shape="(n,)", ndim=1)
     n = x.shape[0]
+    check_length("y", y, n)
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
     weights = np.ones(n, dtype) if weights is None else weights
     added = -n % mesh.size

@@ -50,6 +50,8 @@ def compensated_matvec(x: Array, w: Array) -> Array:
                 error = error + lost
         return total, error
 
-    zeros = jnp.zeros_like(x[:, 0])
+    zeros = jnp.zeros(x.shape[0], x.dtype)
+    if x.shape[1] == 0:
+        return zeros
     total, error = jax.lax.fori_loop(0, x.shape[1], add_column, (zeros, zeros))
     return total + error

@@ -85,7 +85,8 @@ def tolerance(tol: Array | float | None, value: Array) -> Array:
     """
     eps = jnp.finfo(value.dtype).eps
     wanted = DEFAULT_TOL[value.dtype.name] if tol is None else tol
-    return jnp.maximum(wanted, eps / 4 * (1 + jnp.abs(value)))
+    resolution = jnp.maximum(wanted, eps / 4 * (1 + jnp.abs(value)))
+    return jnp.where(jnp.isfinite(value), resolution, -1.0)  # nothing is close to infinity
 
 
 DEFAULT_TOL = {"float64": 1e-8, "float32": 1e-4}
@@ -137,8 +138,10 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
     def body(carry: tuple) -> tuple:
         state, k, course = carry
         state = solver.step(problem, fixed, state, k)
-        failed = ~jnp.isfinite(state.value)
-        state = state._replace(evidence=with_status(state.evidence, failed, Status.NON_FINITE))
+        status = jnp.where(
+            jnp.isfinite(state.value), state.evidence.status, jnp.int32(Status.NON_FINITE)
+        )
+        state = state._replace(evidence=state.evidence._replace(status=status))
         if course is not None:
             course = Trace(
                 course.value.at[k].set(state.value),

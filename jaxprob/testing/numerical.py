@@ -5,7 +5,8 @@ With D(h) = (f(x + h v) - f(x - h v)) / 2h = f' + a₂h² + a₄h⁴ + ..., Rich
     T_k0 = D(h/2^k),    T_kj = T_k,j-1 + (T_k,j-1 - T_k-1,j-1) / (4^j - 1)
 
 removes one power after the other. The entry that agrees best with its neighbours is the result, and
-its disagreement with them, plus the rounding of f, the estimate of its error.
+its disagreement with them, plus the rounding of f, the estimate of its error. As neighbours
+may agree by chance, the worst of three successive disagreements counts.
 
 Source: Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 4,
 1982.
@@ -57,8 +58,10 @@ def _derivative(fn: Callable[[Array], Array], largest: Array) -> tuple[Array, Ar
         finer = column[1:] + (column[1:] - column[:-1]) / (4**j - 1)
         noise = noise[1:] * (1 + 2 / (4**j - 1))
         wrong = jnp.maximum(jnp.abs(finer - column[1:]), jnp.abs(finer - column[:-1])) + noise
+        wrong = jnp.where(jnp.isfinite(finer), wrong, jnp.inf)
+        around = jnp.concatenate([wrong[:1], wrong, wrong[-1:]])
         values.append(finer)
-        errors.append(jnp.where(jnp.isfinite(finer), wrong, jnp.inf))
+        errors.append(jnp.maximum(wrong, jnp.maximum(around[:-2], around[2:])))
         column = finer
     value, error = jnp.concatenate(values), jnp.concatenate(errors)
     best = jnp.argmin(error, axis=0, keepdims=True)

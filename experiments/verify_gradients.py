@@ -1,0 +1,154 @@
+"""Are the derivatives that were derived by hand right? A table for every model.
+
+    python -m experiments.verify_gradients                       # all models of the library
+    python -m experiments.verify_gradients mymodule:mymodel      # and yours
+
+MODULE:FUNCTION names a function without arguments that returns a `jaxprob.models.base.Model`, or a
+tuple (fn, hand_grad, *args) as `jaxprob.testing.assert_gradients_match` takes it.
+
+Each hand-derived gradient and Hessian is compared with `jax.grad` and `jax.hessian` and with a
+numerical derivative: at random parameters, at fitted ones, and at both times 0, 1/1024, 8 and 64,
+in float64 and in float32, with weights and offsets. "ulps" is the worst difference in units in the
+last place, "relative" relative to the size of the summands. The exit status is 1 if any of them is
+wrong.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxprob as jp
+from experiments import _common
+from jaxprob.models import logistic, softmax
+from jaxprob.models.base import Model
+from jaxprob.testing import Report, compare_gradients, compare_hessians
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "logistic": logistic.model,
+    "logistic, no bias": lambda: logistic.model(bias=False),
+    "softmax, K = 3": lambda: softmax.model(3),
+    "softmax, K = 3, no bias": lambda: softmax.model(3, bias=False),
+    "softmax, K = 3, symmetric": lambda: softmax.model(3, parameterisation="symmetric"),
+}
+COLUMNS = (
+    "model",
+    "derivative",
+    "parameters",
+    "dtype",
+    "worst leaf",
+    "ulps",
+    "relative",
+    "verdict",
+)
+
+
+def random_data(model: Model, seed: int, n: int = 40, d: int = 4) -> tuple:
+    """Parameters, features, labels, weights and, where the model takes one, an offset."""
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.standard_normal((n, d)))
+    y = jnp.asarray(rng.permutation(np.arange(n) % model.labels.num_classes), "int32")
+    params = jax.tree.map(
+        lambda a: jnp.asarray(rng.standard_normal(a.shape)), model.init(jax.random.key(seed), x, y)
+    )
+    offset = None
+    if "offset" in model.extras:
+        shape = (n,) if model.offset_columns is None else (n, model.offset_columns)
+        offset = jnp.asarray(rng.standard_normal(shape))
+    return params, x, y, jnp.asarray(rng.exponential(size=n)), offset
+
+
+def reports(
+    model: Model, params: Any, x: Any, y: Any, weights: Any = None, offset: Any = None
+) -> Iterable[tuple[str, Report]]:
+    """The reports on a model's hand-derived gradient and Hessian, as far as it has them."""
+    extra = {} if offset is None else {"offset": offset}
+
+    def value(params: Any, x: Any, y: Any, weights: Any, extra: dict) -> Any:
+        return model.log_likelihood(params, x, y, weights, **extra)
+
+    if model.grad_log_likelihood is not None:
+        gradient = model.grad_log_likelihood
+
+        def hand_grad(params: Any, x: Any, y: Any, weights: Any, extra: dict) -> Any:
+            return gradient(params, x, y, weights, **extra)
+
+        yield "gradient", compare_gradients(value, hand_grad, params, x, y, weights, extra)
+    if model.information is not None:
+        information = model.information
+
+        def hand_hessian(params: Any, x: Any, y: Any, weights: Any, extra: dict) -> Any:
+            return -information(params, x, y, weights, **extra)
+
+        yield "Hessian", compare_hessians(value, hand_hessian, params, x, y, weights, extra)
+
+
+def rows(name: str, derivative: str, parameters: str, report: Report) -> list[dict[str, Any]]:
+    """A row for each dtype of a report: its worst check."""
+    found = []
+    for dtype in sorted({c.dtype for c in report.checks}, reverse=True):
+        checks = [c for c in report.checks if c.dtype == dtype]
+        worst = max(checks, key=lambda c: (bool(c.fault), c.relative))
+        cells = (
+            *(name, derivative, parameters, dtype, f"{worst.leaf} {list(worst.index)}"),
+            *(worst.ulps, worst.relative, worst.fault or f"{len(checks)} ok"),
+        )
+        found.append(dict(zip(COLUMNS, cells, strict=True)) | {"ok": not worst.fault})
+    return found
+
+
+def verify_model(name: str, model: Model, seed: int) -> list[dict[str, Any]]:
+    """The rows of a model, at random and at fitted parameters, given in float32."""
+    params, x, y, weights, offset = random_data(model, seed)
+    fitted = jp.fit(model, x, y, weights=weights, offset=offset, l2=1.0).params
+    found = []
+    for where, at in (("random", params), ("fitted", fitted)):
+        args = jax.tree.map(_as_float32, (at, x, y, weights, offset))
+        for derivative, report in reports(model, *args):
+            found += rows(name, derivative, where, report)
+    return found
+
+
+def named(target: str) -> Any:
+    """What the function named MODULE:FUNCTION returns."""
+    module, _, function = target.partition(":")
+    if not function:
+        raise SystemExit(f"expected MODULE:FUNCTION, such as mymodels:poisson, got {target}")
+    try:
+        return getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise SystemExit(f"{target}: {error}") from error
+
+
+def main() -> int:
+    """Verify all models and print their table; 1 if a derivative is wrong, otherwise 0."""
+    parser = _common.parser(__doc__ or "")
+    parser.add_argument("targets", nargs="*", metavar="MODULE:FUNCTION", help="yours")
+    args = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    models: dict[str, Any] = {name: make() for name, make in MODELS.items()}
+    models |= {target: named(target) for target in args.targets}
+    found: list[dict[str, Any]] = []
+    for name, model in _common.progress(models.items(), "models"):
+        if isinstance(model, Model):
+            found += verify_model(name, model, args.seed)
+        else:
+            found += rows(name, "gradient", "given", compare_gradients(*model))
+    _common.table("Hand-derived derivatives", COLUMNS, [list(r.values())[:-1] for r in found])
+    wrong = sum(not row["ok"] for row in found)
+    print(
+        f"{len(found) - wrong} of {len(found)} agree with autodiff and with a numerical derivative"
+    )
+    print(f"numbers: {_common.record('verify_gradients', args.out, found)}")
+    return int(wrong > 0)
+
+
+def _as_float32(a: Any) -> Any:
+    return a.astype(jnp.float32) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
