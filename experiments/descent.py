@@ -6,8 +6,9 @@
 program, on two real data sets: breast cancer (logistic regression) and wine (softmax regression),
 features scaled, penalty l2 = 1. α is given as a multiple of 1/L, where L bounds the largest
 eigenvalue of the Hessian anywhere: descent converges for α < 2/L, and the gap shrinks by about
-(1 - α λ)² a step in the end, λ the smallest eigenvalue at the optimum. The picture shows the distance
-to the optimal log-likelihood, which Newton's method proves to 1e-10 nats, against steps and seconds.
+(1 - α λ)² a step in the end, λ the smallest eigenvalue at the optimum. The picture shows the
+distance to the optimal log-likelihood, which Newton's method proves to 1e-10 nats, against steps
+and seconds.
 """
 
 import time
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from sklearn.datasets import load_breast_cancer, load_wine
 
 import jaxprob as jp
@@ -51,7 +53,7 @@ def curvature(model: Model, x: Any, y: Any, params: Any) -> tuple[float, float]:
     share = 0.25 if model.labels.num_classes == 2 else 0.5  # of p(1 - p), of diag(p) - p pᵀ
     bound = share * jnp.linalg.eigvalsh(ones.T @ ones)[-1] + L2
     problem = Problem(Rows(x, y, None, None), jnp.asarray(L2), None, model, True, None)
-    theta = jax.flatten_util.ravel_pytree(params)[0]
+    theta = ravel_pytree(params)[0]
     return float(bound), float(jnp.linalg.eigvalsh(problem.hess(theta))[0])
 
 
