@@ -26,6 +26,7 @@ import numpy as np
 from experiments import _common
 
 SHAPES = ((200_000, 200), (200_000, 50), (20_000, 50), (1_000, 20))
+_PAUSE = 0.2  # seconds before each timing, for the spinning threads of the last one to settle
 TARGETS = {200_000: 3.0, 20_000: 2.0, 1_000: 1.0}
 
 
@@ -53,6 +54,7 @@ def in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
         call()
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(_PAUSE)
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
@@ -164,7 +166,7 @@ def compare(
 
 
 def logistic_part(seed: int, repeats: int) -> list[dict]:
-    """Logistic fits of four shapes in both dtypes."""
+    """Logistic fits of all shapes in both dtypes."""
     from jaxprob.models import logistic
 
     rows = []

@@ -189,12 +189,13 @@ def fit(
     traced = _has_tracer((rows, l2, l1, init, solver))
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
-    problem = Problem(rows, l2, l1, model, positive, None if traced else _shards(rows.x))
-    theta = _start(problem, init)
+    shards = None if traced else _shards(rows.x)
+    problem = Problem(rows, l2, l1, model, positive, shards, data.column_norms)
+    theta = None if init is None else _start(problem, init)
     solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
     if traced:
         finish = partial(_traced, solver=solvers[0], feature_names=data.feature_names, trace=trace)
-        return _with_auto_axes(finish, problem, theta)
+        return _with_auto_axes(finish, problem, problem.start() if theta is None else theta)
     outcome = _first_that_converges(solvers, problem, theta, trace)
     return _report(problem, outcome, data.feature_names, Source(model, *problem.data))
 
@@ -217,9 +218,6 @@ def _has_tracer(tree: Any) -> bool:
 def _start(problem: Problem, init: Any) -> Array:
     """The raveled parameters to start from, checked against what the model expects."""
     template = problem.template()
-    if init is None:
-        x, y = problem.data.x, problem.data.y
-        return ravel_pytree(problem.model.init(None, x, y))[0]
     expected = jax.tree.map(lambda leaf: leaf.shape, template)
     try:
         init = jax.tree.map(lambda t, a: _real(a).astype(t.dtype), template, init)
@@ -286,7 +284,7 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
 
 
 def _first_that_converges(
-    solvers: Sequence[Solver], problem: Problem, theta: Array, trace: bool
+    solvers: Sequence[Solver], problem: Problem, theta: Array | None, trace: bool
 ) -> _Outcome:
     for solver in solvers[:-1]:
         outcome = _run(solver, problem, theta, trace=trace)
@@ -389,7 +387,8 @@ def _traced(
 
 
 @partial(jax.jit, static_argnames=["trace"])
-def _run(solver: Solver, problem: Problem, theta: Array, *, trace: bool) -> _Outcome:
+def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> _Outcome:
+    theta = problem.start() if theta is None else theta
     return _outcome(problem, run(solver, problem, theta, trace=trace))
 
 

@@ -225,12 +225,12 @@ def information(
     return jnp.block([[core, border[:, None]], [border[None, :], jnp.sum(s)[None, None]]])
 
 
-def sample(key: Array, params: Params, x: Array, *, offset: Array | None = None) -> Array:
+def sample(params: Params, key: Array, x: Array, *, offset: Array | None = None) -> Array:
     """Draw labels y_i ~ Bernoulli(σ(z_i)) (equation 1.3).
 
     Args:
-        key: a typed PRNG key.
         params: weights (d,), bias () or None.
+        key: a typed PRNG key.
         x: (n, d) floating.
         offset: (n,) added to the logits.
 
@@ -239,7 +239,7 @@ def sample(key: Array, params: Params, x: Array, *, offset: Array | None = None)
 
     Example:
         >>> params = Params(jnp.array([100.0]), None)
-        >>> sample(jax.random.key(0), params, jnp.array([[1.0], [-1.0]])).tolist()
+        >>> sample(params, jax.random.key(0), jnp.array([[1.0], [-1.0]])).tolist()
         [1, 0]
     """
     z = _logits(params, x, offset)

@@ -270,8 +270,8 @@ def information(
 
 
 def sample(
-    key: Array,
     params: Params,
+    key: Array,
     x: Array,
     *,
     offset: Array | None = None,
@@ -280,8 +280,8 @@ def sample(
     """Draw labels y_i from the softmax of the logits (equation 2.5).
 
     Args:
-        key: a typed PRNG key.
         params: weights (C, d), bias (C,) or None.
+        key: a typed PRNG key.
         x: (n, d) floating.
         offset: (n, K) added to the logits.
         parameterisation: "reference" or "symmetric".
@@ -291,7 +291,7 @@ def sample(
 
     Example:
         >>> params = Params(jnp.array([[100.0]]), None)
-        >>> sample(jax.random.key(0), params, jnp.array([[1.0], [-1.0]])).tolist()
+        >>> sample(params, jax.random.key(0), jnp.array([[1.0], [-1.0]])).tolist()
         [0, 1]
     """
     z = _logits(params, x, offset, parameterisation)

@@ -1,15 +1,18 @@
 r"""L-BFGS on all rows, preconditioned by the exact Hessian of some of them.
 
 For n much larger than p, one Hessian costs more than the rest of the fit. So Newton's method runs
-on a few rows first. Its optimum is the start, and its Hessian H_S(θ₀), scaled to all rows, is the
-metric M in which L-BFGS works. With m rows M differs from H by about √(p/m), and a step, one pass
-over the data, shrinks the error by that factor.
+on a few rows first, its first Hessian taken from yet fewer. Its optimum is the start, and its
+Hessian H_S(θ₀), scaled to all rows, is the metric M in which L-BFGS works. With m rows M differs
+from H by about √(p/m), and a step, one pass over the data, shrinks the error by that factor.
 
 The proof of convergence needs no further Hessian. Rows left out only add curvature, and that of the
 subset changes by no more than e^ρ, ρ the largest change of a logit since θ₀, so with n/m = s
 
-    H ⪰ e^(-ρ) M / s,        f - f* ≤ 0.614 e^ρ s gᵀM⁻¹g.
+    H ⪰ L = e^(-ρ) M / s,        f - f* ≤ 0.614 D,        D = gᵀL⁻¹g,
 
+as long as no e_ik exceeds 1/2. By Cauchy and Schwarz no logit moves by more than
+√D Σ_j ‖x_·j‖ √(L⁻¹)_jj under a Newton step, and e by no more than twice that; where the bound
+is too weak to tell, a further pass over the data decides (see `jaxprob.models.certificates`).
 Where that bound stays too weak, the run ends STALLED or MAX_STEPS, and `jaxprob.fit` asks the exact
 Hessian.
 
@@ -33,10 +36,11 @@ from jaxprob.solvers.linalg import Factor, factorise
 from jaxprob.solvers.linesearch import backtrack
 from jaxprob.solvers.problem import Problem
 
-_ROWS_PER_PARAM = 100
+_ROWS_PER_PARAM = 150
+_COARSE = 4  # times fewer rows for the first Hessian, far from the optimum
 _CHORDS = 6  # steps with one Hessian of the subset
 _IDLE_STEPS = 4
-_MOST_ROUNDS = 8
+_MOST_ROUNDS = 10
 
 
 class Fixed(NamedTuple):
@@ -47,6 +51,7 @@ class Fixed(NamedTuple):
     metric: Factor  # of M
     ratio: Array  # (), s
     proper: Array  # (), whether rounding left the metric as it was computed
+    reach: Array | None  # (), how far a logit moves under a step of length 1 in the metric
 
 
 class Memory(NamedTuple):
@@ -85,7 +90,7 @@ class LBFGS:
         if self.subset_dtype is not None:
             subset = subset.astype(self.subset_dtype)
         anchor, start, metric = _fit_subset(subset, theta.astype(subset.data.x.dtype))
-        proper = metric.untouched()
+        proper = metric.untouched() & ~metric.singular()
         root = jnp.sqrt(ratio)
         metric = Factor(
             metric.lower.astype(theta.dtype),
@@ -94,7 +99,8 @@ class LBFGS:
         )
         finite = jnp.all(jnp.isfinite(start))
         start = jnp.where(finite, start.astype(theta.dtype), theta)
-        return Fixed(subset, anchor, metric, jnp.asarray(ratio, theta.dtype), proper), start
+        ratio = jnp.asarray(ratio, theta.dtype)
+        return Fixed(subset, anchor, metric, ratio, proper, _reach(problem, metric)), start
 
     def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
         """Nothing known yet."""
@@ -145,44 +151,95 @@ class LBFGS:
             return decrement <= proofs.least_mass(theta, problem) / 4  # every |e| <= 1/2
 
         small = (gap <= tolerance(self.tol, value)) & fixed.proper
-        return gap, jax.lax.cond(small, holds, lambda: jnp.zeros((), bool))
+        clear = jnp.zeros((), bool)
+        if fixed.reach is not None:
+            longest = jnp.sqrt(jnp.exp(rho) * fixed.ratio * decrement)
+            clear = small & (2 * longest * fixed.reach <= 1 / 2)
+        return gap, jax.lax.cond(small & ~clear, holds, lambda: clear)
+
+
+def _reach(problem: Problem, metric: Factor) -> Array | None:
+    proofs = problem.model.certificates
+    if proofs is None or problem.column_norms is None:
+        return None
+    inverse = jnp.linalg.inv(metric.lower) / metric.scale[None, :]
+    return proofs.reach(jnp.sqrt(jnp.sum(inverse**2, axis=0)), problem)
 
 
 class _Subset(NamedTuple):
+    """Where the fit of the subset is; value and gradient are unknown at first in each stage."""
+
     theta: Array
     value: Array
     grad: Array
+    decrement: Array
     anchor: Array
     factor: Factor
-    decrement: Array
+
+
+class _Staged(NamedTuple):
+    """One problem until `fine` is true, another from then on, as `backtrack` sees them."""
+
+    first: Problem
+    second: Problem
+    fine: Array
+
+    def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
+        return jax.lax.cond(self.fine, self.second.value_and_grad, self.first.value_and_grad, theta)
+
+    def penalty(self, theta: Array) -> Array:
+        return self.second.penalty(theta)
 
 
 def _fit_subset(problem: Problem, theta: Array) -> tuple[Array, Array, Factor]:
     """Newton's method with a few steps for each Hessian: a point, a better one, the factor there.
 
-    Fitting the subset more closely than its optimum is to that of all rows would be wasted.
+    The first three Hessians are of yet fewer rows, and so are the steps before the third. Fitting
+    the subset more closely than its optimum is to that of all rows would be wasted.
     """
     p, zero = len(theta), jnp.zeros((), theta.dtype)
-    unknown = Factor(jnp.eye(p, dtype=theta.dtype), jnp.ones_like(theta), zero)
+    coarse = problem.subset(-(-problem.data.x.shape[0] // _COARSE))
+    share = problem.data.x.shape[0] / coarse.data.x.shape[0]
     infinite = jnp.asarray(jnp.inf, theta.dtype)
+    close = jnp.asarray(1e-2 * p, theta.dtype)
 
-    def chord(_: Array, s: _Subset) -> _Subset:
+    def chord(fine: Array, carry: tuple[_Subset, Array]) -> tuple[_Subset, Array]:
+        s, count = carry
         move = -s.factor.solve(s.grad)
         slope = jnp.vdot(s.grad, move)
-        new = backtrack(problem, s.theta, s.value, s.grad, move, slope)
-        return s._replace(theta=new.theta, value=new.value, grad=new.grad, decrement=-slope)
+        staged = _Staged(coarse, problem, fine)
+        new = backtrack(staged, s.theta, s.value, s.grad, move, slope)
+        # Where the gradient was unknown, the step was zero and has only found it.
+        decrement = jnp.where(jnp.isinf(s.value), infinite, -slope)
+        s = s._replace(theta=new.theta, value=new.value, grad=new.grad, decrement=decrement)
+        return s, count + 1
 
     def body(carry: tuple[_Subset, Array]) -> tuple[_Subset, Array]:
         s, k = carry
-        # The first round has no Hessian yet: its one chord goes nowhere and finds the gradient.
-        s = jax.lax.fori_loop(0, jnp.where(k == 0, 1, _CHORDS), chord, s)
-        far = (k == 0) | (s.decrement > 1e-3 * p)
-        fresh = jax.lax.cond(far, lambda: factorise(problem.hess(s.theta)), lambda: s.factor)
-        anchor = jnp.where(far, s.theta, s.anchor)
-        stop = jnp.where(far, k + 1, _MOST_ROUNDS)
-        return s._replace(factor=fresh, anchor=anchor), stop
+        fine = k >= 3
+        most = jnp.where(fine, _CHORDS, jnp.where(k == 0, 1, 2))
+        s, _ = jax.lax.while_loop(
+            lambda c: (c[1] < most) & (c[0].decrement > close),
+            partial(chord, fine),
+            (s, jnp.zeros((), jnp.int32)),
+        )
+        far = (k <= 3) | (s.decrement > close)
 
-    start = _Subset(theta, infinite, jnp.zeros_like(theta), theta, unknown, infinite)
+        def new_factor() -> Factor:
+            hess = jax.lax.cond(fine, problem.hess, coarse.hess, s.theta)
+            return factorise(hess * jnp.where(k == 2, share, 1.0))  # for all rows from then on
+
+        s = s._replace(
+            value=jnp.where(k == 2, infinite, s.value),
+            grad=jnp.where(k == 2, 0.0, s.grad),
+            decrement=infinite,
+            anchor=jnp.where(far, s.theta, s.anchor),
+            factor=jax.lax.cond(far, new_factor, lambda: s.factor),
+        )
+        return s, jnp.where(far, k + 1, _MOST_ROUNDS)
+
+    unknown = Factor(jnp.eye(p, dtype=theta.dtype), jnp.ones_like(theta), zero)
+    start = _Subset(theta, infinite, jnp.zeros_like(theta), infinite, theta, unknown)
     s, _ = jax.lax.while_loop(
         lambda c: c[1] < _MOST_ROUNDS, body, (start, jnp.zeros((), jnp.int32))
     )
@@ -222,11 +279,11 @@ def lbfgs(
     """L-BFGS in the metric of a subset of the rows, for `jaxprob.fit(..., solver=...)`.
 
     Args:
-        tol: stop when the bound on f - f* is below it, in nats; 1e-8 in float64 and 1e-4 in
+        tol: stop when the bound on f - f* is below it, in nats; 1e-9 in float64 and 1e-4 in
             float32 where None, and never below the rounding of the objective.
         max_steps: at most so many steps, each a pass over the data.
         memory: how many past steps to keep.
-        subset_rows: how many rows give the start and the metric; 100 per feature where None.
+        subset_rows: how many rows give the start and the metric; 150 per feature where None.
         subset_dtype: in which to compute the metric, "float32" or "float64"; that of the data where
             None. In float32 it takes half the time, and is useless for badly conditioned data.
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +38,7 @@ class Shards(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["data", "l2", "l1"],
+    data_fields=["data", "l2", "l1", "column_norms"],
     meta_fields=["model", "penalised", "shards"],
 )
 @dataclass(frozen=True)
@@ -56,10 +56,17 @@ class Problem:
     penalised: bool
     """Whether l2 or l1 is known to be positive when the program is built."""
     shards: Shards | None
+    column_norms: Array | None = None
+    """(d,) Euclidean norms of the columns of x, where they are known already."""
+
+    def start(self) -> Array:
+        """(p,) where the model starts."""
+        return ravel_pytree(self.model.init(None, self.data.x, self.data.y))[0]
 
     def template(self) -> Any:
         """The parameters' shapes and dtypes."""
-        return jax.eval_shape(lambda: self.model.init(None, self.data.x, self.data.y))
+        x, y = self.data.x, self.data.y
+        return _template(self.model, x.shape, x.dtype, y.shape, y.dtype)
 
     def unravel(self, theta: Array) -> Any:
         """The parameters that a vector (p,) stands for, in the order of `ravel_pytree`."""
@@ -217,6 +224,12 @@ class Problem:
         share = jnp.sum(live) / self.data.x.shape[0]
         l2 = None if self.l2 is None else self.l2 * share
         return replace(self, data=data._replace(weights=weights), l2=l2, shards=None)
+
+
+@lru_cache(maxsize=256)
+def _template(model: Model, x: tuple, x_dtype: Any, y: tuple, y_dtype: Any) -> Any:
+    shapes = jax.ShapeDtypeStruct(x, x_dtype), jax.ShapeDtypeStruct(y, y_dtype)
+    return jax.eval_shape(lambda x, y: model.init(None, x, y), *shapes)
 
 
 def _take(data: Rows, index: Array) -> Rows:

@@ -1,0 +1,75 @@
+"""No public function without a docstring that says what a caller needs."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import jaxprob
+
+MODULES = [
+    importlib.import_module(found.name)
+    for found in pkgutil.walk_packages(jaxprob.__path__, "jaxprob.")
+    if not found.name.rpartition(".")[2].startswith("_")
+]
+INTERNAL = {
+    "jaxprob.models.certificates",
+    "jaxprob.models.linear",
+    "jaxprob.solvers.driver",
+    "jaxprob.solvers.linalg",
+    "jaxprob.solvers.linesearch",
+    "jaxprob.solvers.problem",
+}
+"""Modules for those who write models and solvers: docstrings, but no doctested examples."""
+
+
+def public(module):
+    for name, thing in vars(module).items():
+        own = getattr(thing, "__module__", None) == module.__name__
+        if own and not name.startswith("_") and callable(thing):
+            yield f"{module.__name__}.{name}", thing
+
+
+FUNCTIONS = {
+    name: thing
+    for module in MODULES
+    for name, thing in public(module)
+    if not inspect.isclass(thing) and module.__name__ not in INTERNAL
+}
+EVERYTHING = {name: thing for module in MODULES for name, thing in public(module)}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_everything_public_is_described(name):
+    text = inspect.getdoc(EVERYTHING[name]) or ""
+    assert text.partition("\n")[0].rstrip().endswith((".", ":", ")")), text[:80]
+    assert not text.startswith(EVERYTHING[name].__name__ + "("), "a generated signature"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_give_arguments_result_and_example(name):
+    text = inspect.getdoc(FUNCTIONS[name]) or ""
+    signature = inspect.signature(FUNCTIONS[name])
+    described = text.partition("Args:")[2].partition("Returns:")[0]
+    for argument in signature.parameters:
+        assert f"{argument}:" in described or f"{argument}," in described, f"{argument} is missing"
+    returns_something = signature.return_annotation is not None
+    assert ("Returns:" in text) == returns_something
+    assert ">>> " in text
+
+
+@pytest.mark.parametrize("module", ["logistic", "softmax"])
+def test_models_name_equations_units_and_source(module):
+    code = importlib.import_module(f"jaxprob.models.{module}")
+    assert "Source:" in code.__doc__
+    for name in ("log_prob", "log_likelihood", "grad_log_likelihood", "information", "sample"):
+        text = inspect.getdoc(getattr(code, name))
+        assert "equation" in text, name
+        if name.startswith("log") or name.startswith("grad"):
+            assert "nats" in text, name
+
+
+@pytest.mark.parametrize("module", ["newton", "lbfgs", "gradient", "proximal"])
+def test_solvers_name_their_source(module):
+    assert "Source:" in importlib.import_module(f"jaxprob.solvers.{module}").__doc__
