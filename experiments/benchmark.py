@@ -26,7 +26,6 @@ import numpy as np
 from experiments import _common
 
 SHAPES = ((200_000, 200), (200_000, 50), (20_000, 50), (1_000, 20))
-_PAUSE = 0.2  # seconds before each timing, for the spinning threads of the last one to settle
 TARGETS = {200_000: 3.0, 20_000: 2.0, 1_000: 1.0}
 
 
@@ -48,13 +47,17 @@ def softmax_data(n: int, d: int, k: int, seed: int) -> tuple[np.ndarray, np.ndar
 
 
 def in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each call after one warm-up, the calls taking turns."""
+    """Median seconds of each call, the calls taking turns.
+
+    Each turn is two runs, of which the second counts: the first one's caches are full of other
+    data, and its cores may still be busy with the threads of the last call.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
     for _ in range(repeats):
         for name, call in calls.items():
-            time.sleep(_PAUSE)
+            call()
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)

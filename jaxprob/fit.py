@@ -190,7 +190,7 @@ def fit(
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
     shards = None if traced else _shards(rows.x)
-    problem = Problem(rows, l2, l1, model, positive, shards, data.column_norms)
+    problem = Problem(rows, l2, l1, model, positive, shards)
     theta = None if init is None else _start(problem, init)
     solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
     if traced:

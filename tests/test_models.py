@@ -39,9 +39,11 @@ def model(request):
 
 def test_log_prob_of_one_example_is_the_specification(model, dtype):
     params, x, y, weights, offset = draw(model, 0, dtype=dtype)
-    terms = [model.log_prob(params, *row[:2], offset=row[2]) for row in zip(x, y, offset)]
+    terms = [
+        model.log_prob(params, *row[:2], offset=row[2]) for row in zip(x, y, offset, strict=True)
+    ]
     assert all(t.shape == () and t.dtype == dtype for t in terms)
-    expected = sum(float(w) * float(t) for w, t in zip(weights, terms))
+    expected = sum(float(w) * float(t) for w, t in zip(weights, terms, strict=True))
     got = model.log_likelihood(params, x, y, weights, offset=offset)
     assert got.dtype == dtype
     close(got, expected, dtype, scale=size(params, x, weights))
@@ -55,7 +57,8 @@ def test_log_prob_against_exact_arithmetic(model, x64):
         b = [0.0] * len(w) if params.bias is None else np.atleast_1d(params.bias)
         o = [0.0, float(offset[i])] if offset.ndim == 1 else [float(v) for v in offset[i]]
         own = [
-            mpmath.fsum(a * float(v) for a, v in zip(row, x[i])) + float(c) for row, c in zip(w, b)
+            mpmath.fsum(a * float(v) for a, v in zip(row, x[i], strict=True)) + float(c)
+            for row, c in zip(w, b, strict=True)
         ]
         if model.name == "logistic regression":
             own = [0, *own]
@@ -75,7 +78,7 @@ def test_probabilities_are_those_of_the_labels_and_sum_to_one(model, dtype):
     np.testing.assert_allclose(jnp.sum(jnp.exp(log_p), axis=1), 1.0, atol=16 * EPS[dtype])
     for k in range(model.labels.num_classes):
         y = jnp.full(len(x), k)
-        own = [model.log_prob(params, a, b, offset=o) for a, b, o in zip(x, y, offset)]
+        own = [model.log_prob(params, a, b, offset=o) for a, b, o in zip(x, y, offset, strict=True)]
         scale = size(params, x, np.ones(len(x)))
         close(log_p[:, k], jnp.stack(own), dtype, scale=scale)
 

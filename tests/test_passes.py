@@ -61,11 +61,11 @@ def test_vmap_is_a_loop(fn, n, d, dtype):
     xs = jnp.stack([matrix(n, d, dtype, seed) for seed in range(3)])
     ss = jnp.abs(jnp.stack([matrix(n, 1, dtype, 10 + seed)[:, 0] for seed in range(3)]))
     for axes in ((0, 0), (None, 0), (0, None)):
-        args = [a if axis == 0 else a[0] for a, axis in zip((xs, ss), axes)]
+        args = [a if axis == 0 else a[0] for a, axis in zip((xs, ss), axes, strict=True)]
         for batched in (jax.vmap(fn, axes), jax.jit(jax.vmap(fn, axes))):
             got = batched(*args)
             for i in range(3):
-                one = [a[i] if axis == 0 else a for a, axis in zip(args, axes)]
+                one = [a[i] if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
                 terms = fn(jnp.abs(one[0]), one[1])
                 agree(got[i], np.asarray(fn(*one), np.float64), terms, dtype)
 
@@ -121,7 +121,7 @@ def test_compensated_products_survive_cancellation(dtype):
 
     mpmath.mp.dps = 60
     for i in (0, 7, 100):
-        terms = [mpmath.mpf(float(a)) * mpmath.mpf(float(b)) for a, b in zip(x[i], w)]
+        terms = [mpmath.mpf(float(a)) * mpmath.mpf(float(b)) for a, b in zip(x[i], w, strict=True)]
         exact, heavy = mpmath.fsum(terms), mpmath.fsum(abs(t) for t in terms)
         got = float(compensated_matvec(x, w)[i])
         eps = EPS[dtype]

@@ -1,6 +1,5 @@
 """Checks on the data of a fit: by value where there are values, by shape for tracers."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,6 @@ class Data(NamedTuple):
     weights: Array | None  # (n,) of x's dtype
     offset: Array | None  # (n,) or (n, K) of x's dtype
     feature_names: tuple[str, ...] | None
-    column_norms: Array | None = None  # (d,) of x, where its values were seen
 
 
 class Violations(NamedTuple):
@@ -74,22 +72,7 @@ def violations(
     )
 
 
-@partial(jax.jit, static_argnames=["num_classes"])
-def _seen(
-    x: Array, y: Array, weights: Array | None, offset: Array | None, *, num_classes: int
-) -> tuple[Violations, Array]:
-    """What is wrong with the values, and the norms of the columns of x, in one read of it.
-
-    What is too large to be squared looks as if it were not finite here.
-    """
-    norms = jnp.sqrt(jnp.sum(x * x, axis=0))
-    found = violations(x[:0], y, weights, offset, num_classes=num_classes)
-    return found._replace(x=~jnp.all(jnp.isfinite(norms))), norms
-
-
-@jax.jit
-def _all_finite(x: Array) -> Array:
-    return jnp.all(jnp.isfinite(x))
+_seen = jax.jit(violations, static_argnames=["num_classes"])
 
 
 def check_data(
@@ -142,16 +125,12 @@ def check_data(
     if offset is not None:
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     given = [a for a in (x, y, weights, offset) if a is not None]
-    norms = None
     if not any(isinstance(a, Tracer) for a in given):
         with jax.ensure_compile_time_eval():
-            seen, norms = _seen(x, y, weights, offset, num_classes=num_classes)
-            found = jax.device_get(seen)
-            if found.x:
-                found = found._replace(x=not _all_finite(x))
+            found = jax.device_get(_seen(x, y, weights, offset, num_classes=num_classes))
         if any(found):
             _explain(found, Data(x, y, weights, offset, names), num_classes)
-    return Data(x, _as_labels(y), weights, offset, names, norms)
+    return Data(x, _as_labels(y), weights, offset, names)
 
 
 def _as_labels(y: Array) -> Array:

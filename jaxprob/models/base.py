@@ -117,8 +117,6 @@ class Certificates(NamedTuple):
     """(problem, theta, grad, step, solve, thorough) -> Evidence, from a Newton step."""
     logit_range: Callable[..., Array]
     """(step, problem) -> (): the Hessian changes by at most e to this along the step."""
-    reach: Callable[..., Array]
-    """(size, problem) -> (): the furthest that a step of at most that size moves a logit."""
     least_mass: Callable[..., Array]
     """(theta, problem) -> (): the smallest weight times probability of any outcome."""
 

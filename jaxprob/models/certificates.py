@@ -57,7 +57,6 @@ def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
     return Certificates(
         diagnose=Bind(diagnose, logits=logits, first=first),
         logit_range=Bind(logit_range, logits=logits),
-        reach=Bind(reach, logits=logits),
         least_mass=Bind(least_mass, logits=logits),
     )
 
@@ -235,11 +234,6 @@ def logit_range(step: Array, problem: Any, *, logits: Callable[..., Array]) -> A
     """The furthest that a step moves one logit of an example against another: ρ above."""
     moved = logits(problem.unravel(step), problem.data.x, None)
     return jnp.max(jnp.max(moved, axis=1) - jnp.min(moved, axis=1))
-
-
-def reach(size: Array, problem: Any, *, logits: Callable[..., Array]) -> Array:
-    """The furthest that any step with |step_j| ≤ size_j moves a logit of an example."""
-    return jnp.max(logits(problem.unravel(size), problem.column_norms[None, :], None))
 
 
 def least_mass(theta: Array, problem: Any, *, logits: Callable[..., Array]) -> Array:

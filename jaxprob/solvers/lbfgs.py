@@ -8,11 +8,10 @@ from H by about √(p/m), and a step, one pass over the data, shrinks the error 
 The proof of convergence needs no further Hessian. Rows left out only add curvature, and that of the
 subset changes by no more than e^ρ, ρ the largest change of a logit since θ₀, so with n/m = s
 
-    H ⪰ L = e^(-ρ) M / s,        f - f* ≤ 0.614 D,        D = gᵀL⁻¹g,
+    H ⪰ e^(-ρ) M / s,        f - f* ≤ 0.614 e^ρ s gᵀM⁻¹g,
 
-as long as no e_ik exceeds 1/2. By Cauchy and Schwarz no logit moves by more than
-√D Σ_j ‖x_·j‖ √(L⁻¹)_jj under a Newton step, and e by no more than twice that; where the bound
-is too weak to tell, a further pass over the data decides (see `jaxprob.models.certificates`).
+as long as no |e_ik| exceeds 1/2, which one more pass at the end makes sure of (see
+`jaxprob.models.certificates`).
 Where that bound stays too weak, the run ends STALLED or MAX_STEPS, and `jaxprob.fit` asks the exact
 Hessian.
 
@@ -36,7 +35,7 @@ from jaxprob.solvers.linalg import Factor, factorise
 from jaxprob.solvers.linesearch import backtrack
 from jaxprob.solvers.problem import Problem
 
-_ROWS_PER_PARAM = 150
+_ROWS_PER_PARAM = 100
 _COARSE = 4  # times fewer rows for the first Hessian, far from the optimum
 _CHORDS = 6  # steps with one Hessian of the subset
 _IDLE_STEPS = 4
@@ -51,7 +50,6 @@ class Fixed(NamedTuple):
     metric: Factor  # of M
     ratio: Array  # (), s
     proper: Array  # (), whether rounding left the metric as it was computed
-    reach: Array | None  # (), how far a logit moves under a step of length 1 in the metric
 
 
 class Memory(NamedTuple):
@@ -100,7 +98,7 @@ class LBFGS:
         finite = jnp.all(jnp.isfinite(start))
         start = jnp.where(finite, start.astype(theta.dtype), theta)
         ratio = jnp.asarray(ratio, theta.dtype)
-        return Fixed(subset, anchor, metric, ratio, proper, _reach(problem, metric)), start
+        return Fixed(subset, anchor, metric, ratio, proper), start
 
     def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
         """Nothing known yet."""
@@ -151,19 +149,7 @@ class LBFGS:
             return decrement <= proofs.least_mass(theta, problem) / 4  # every |e| <= 1/2
 
         small = (gap <= tolerance(self.tol, value)) & fixed.proper
-        clear = jnp.zeros((), bool)
-        if fixed.reach is not None:
-            longest = jnp.sqrt(jnp.exp(rho) * fixed.ratio * decrement)
-            clear = small & (2 * longest * fixed.reach <= 1 / 2)
-        return gap, jax.lax.cond(small & ~clear, holds, lambda: clear)
-
-
-def _reach(problem: Problem, metric: Factor) -> Array | None:
-    proofs = problem.model.certificates
-    if proofs is None or problem.column_norms is None:
-        return None
-    inverse = jnp.linalg.inv(metric.lower) / metric.scale[None, :]
-    return proofs.reach(jnp.sqrt(jnp.sum(inverse**2, axis=0)), problem)
+        return gap, jax.lax.cond(small, holds, lambda: jnp.zeros((), bool))
 
 
 class _Subset(NamedTuple):
@@ -283,7 +269,7 @@ def lbfgs(
             float32 where None, and never below the rounding of the objective.
         max_steps: at most so many steps, each a pass over the data.
         memory: how many past steps to keep.
-        subset_rows: how many rows give the start and the metric; 150 per feature where None.
+        subset_rows: how many rows give the start and the metric; 100 per feature where None.
         subset_dtype: in which to compute the metric, "float32" or "float64"; that of the data where
             None. In float32 it takes half the time, and is useless for badly conditioned data.
 

@@ -1,13 +1,12 @@
 """Backtracking: the longest of the steps 1, 1/2, 1/4, ... that decreases the objective."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.solvers.driver import slack
-from jaxprob.solvers.problem import Problem
 
 _ARMIJO = 1e-4
 _MOST_HALVINGS = 60
@@ -23,8 +22,20 @@ class Move(NamedTuple):
     length: Array  # ()
 
 
+class Objective(Protocol):
+    """What a line search needs to know of a problem."""
+
+    def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
+        """The smooth part () and its gradient (p,)."""
+        ...
+
+    def penalty(self, theta: Array) -> Array:
+        """The rest ()."""
+        ...
+
+
 def backtrack(
-    problem: Problem, theta: Array, value: Array, grad: Array, step: Array, slope: Array
+    problem: Objective, theta: Array, value: Array, grad: Array, step: Array, slope: Array
 ) -> Move:
     """Search along a step, one pass over the data for each trial.
 

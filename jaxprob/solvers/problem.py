@@ -38,7 +38,7 @@ class Shards(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["data", "l2", "l1", "column_norms"],
+    data_fields=["data", "l2", "l1"],
     meta_fields=["model", "penalised", "shards"],
 )
 @dataclass(frozen=True)
@@ -56,8 +56,6 @@ class Problem:
     penalised: bool
     """Whether l2 or l1 is known to be positive when the program is built."""
     shards: Shards | None
-    column_norms: Array | None = None
-    """(d,) Euclidean norms of the columns of x, where they are known already."""
 
     def start(self) -> Array:
         """(p,) where the model starts."""
