@@ -31,6 +31,13 @@ def convergence(fits: Fit | Mapping[str, Fit], axes: "Sequence[Axes] | None" = N
     Raises:
         ValueError: for a fit without a trace.
         ModuleNotFoundError: without matplotlib.
+
+    Example:
+        >>> import jaxprob as jp
+        >>> x, y = [[-2.0, 1.0], [-1.0, 0.0], [0.0, 3.0], [1.0, 1.0]], [0, 1, 0, 1]
+        >>> fitted = jp.fit(jp.models.logistic.model(), x, y, l2=1.0, trace=True)
+        >>> [ax.get_xlabel() for ax in convergence(fitted)]
+        ['step', 'step']
     """
     fits = {"fit": fits} if isinstance(fits, Fit) else fits
     courses = {name: _course(name, fit) for name, fit in fits.items()}
@@ -72,6 +79,13 @@ def decision_boundary(
 
     Raises:
         ModuleNotFoundError: without matplotlib.
+
+    Example:
+        >>> import jaxprob as jp
+        >>> x, y = [[-2.0, 1.0], [-1.0, 0.0], [0.0, 3.0], [1.0, 1.0]], [0, 1, 0, 1]
+        >>> fitted = jp.fit(jp.models.logistic.model(), x, y, l2=1.0)
+        >>> decision_boundary(fitted, x, y).get_xlabel()
+        'x0'
     """
     on = _one_axes(ax)
     names, x, y = _names(fit, x), np.asarray(x, float), np.asarray(y)
@@ -113,6 +127,13 @@ def probabilities(fit: Fit, x: Any, y: Any, *, ax: "Axes | None" = None) -> "Axe
 
     Raises:
         ModuleNotFoundError: without matplotlib.
+
+    Example:
+        >>> import jaxprob as jp
+        >>> x, y = [[-2.0, 1.0], [-1.0, 0.0], [0.0, 3.0], [1.0, 1.0]], [0, 1, 0, 1]
+        >>> fitted = jp.fit(jp.models.logistic.model(), x, y, l2=1.0)
+        >>> probabilities(fitted, x, y).get_ylabel()
+        'examples'
     """
     on = _one_axes(ax)
     own = np.take_along_axis(np.exp(_log_proba(fit, x)), np.asarray(y)[:, None], axis=1)[:, 0]
@@ -139,6 +160,13 @@ def calibration(fit: Fit, x: Any, y: Any, *, bins: int = 10, ax: "Axes | None" =
 
     Raises:
         ModuleNotFoundError: without matplotlib.
+
+    Example:
+        >>> import jaxprob as jp
+        >>> x, y = [[-2.0, 1.0], [-1.0, 0.0], [0.0, 3.0], [1.0, 1.0]], [0, 1, 0, 1]
+        >>> fitted = jp.fit(jp.models.logistic.model(), x, y, l2=1.0)
+        >>> calibration(fitted, x, y, bins=2).get_xlabel()
+        'predicted probability'
     """
     on = _one_axes(ax)
     p = np.exp(_log_proba(fit, x))
@@ -176,6 +204,13 @@ def confusion_matrix(
 
     Raises:
         ModuleNotFoundError: without matplotlib.
+
+    Example:
+        >>> import jaxprob as jp
+        >>> x, y = [[-2.0, 1.0], [-1.0, 0.0], [0.0, 3.0], [1.0, 1.0]], [0, 1, 0, 1]
+        >>> fitted = jp.fit(jp.models.logistic.model(), x, y, l2=1.0)
+        >>> confusion_matrix(fitted, x, y).get_ylabel()
+        'true class'
     """
     on = _one_axes(ax)
     log_p = _log_proba(fit, x)

@@ -1,9 +1,12 @@
 """Settings that every test shares."""
 
+import os
+
 import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+os.environ.setdefault("MPLBACKEND", "agg")
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -14,11 +14,14 @@ MODULES = [
     if not found.name.rpartition(".")[2].startswith("_")
 ]
 INTERNAL = {
+    "jaxprob.data.checks",
+    "jaxprob.models.base",
     "jaxprob.models.certificates",
     "jaxprob.models.linear",
     "jaxprob.solvers.driver",
     "jaxprob.solvers.linalg",
     "jaxprob.solvers.linesearch",
+    "jaxprob.solvers.newton.judge",
     "jaxprob.solvers.problem",
 }
 """Modules for those who write models and solvers: docstrings, but no doctested examples."""
@@ -35,7 +38,7 @@ FUNCTIONS = {
     name: thing
     for module in MODULES
     for name, thing in public(module)
-    if not inspect.isclass(thing) and module.__name__ not in INTERNAL
+    if not inspect.isclass(thing) and name not in INTERNAL and module.__name__ not in INTERNAL
 }
 EVERYTHING = {name: thing for module in MODULES for name, thing in public(module)}
 

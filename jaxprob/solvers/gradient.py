@@ -72,7 +72,8 @@ class Gradient:
         theta, memory = jax.lax.cond(k == 0, skip, lambda: one_pass(problem, state, k))
         value, grad = problem.value_and_grad(theta)
         small = jnp.max(jnp.abs(grad), initial=0.0) <= self.grad_tol * (1 + jnp.abs(value))
-        evidence = with_status(state.evidence, small, Status.STALLED)
+        rises = value > state.value  # a large value makes every gradient look small
+        evidence = with_status(state.evidence, small & ~rises, Status.STALLED)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(grad))
         last = state._replace(evidence=with_status(evidence, ~finite, Status.NON_FINITE))
         new = State(theta, value, grad, evidence, memory)

@@ -124,6 +124,8 @@ def judge(
     else:
         step = -factor.solve(grad)
         evidence = certificates.diagnose(problem, theta, grad, step, factor.solve, thorough)
+    overflow = ~jnp.all(jnp.isfinite(factor.lower))
+    evidence = with_status(evidence, overflow, Status.NON_FINITE)
     close = evidence.gap <= tolerance(tol, value)
     evidence = with_status(evidence, close & factor.singular(), Status.SINGULAR)
     return with_status(evidence, close, Status.CONVERGED)

@@ -148,15 +148,20 @@ class Problem:
         l1 = 0.0 if self.l1 is None else self.l1
         return jnp.where(self.mask(), l1, jnp.zeros(self.num_params(), self.data.x.dtype))
 
+    def curvature(self, theta: Array) -> Array:
+        """The Hessian (p, p) of the smooth part."""
+        h = self.information(theta)
+        if self.l2 is not None:
+            h = h + jnp.diag(jnp.where(self.mask(), self.l2, 0.0))
+        return h
+
     def hess(self, theta: Array) -> Array:
         """The Hessian (p, p) of the smooth part, made regular along what `canonical` removes.
 
         Along those directions the likelihood is flat by construction. The term added there acts on
         nothing else, so a Newton step from canonical parameters is unchanged by it.
         """
-        h = self.information(theta)
-        if self.l2 is not None:
-            h = h + jnp.diag(jnp.where(self.mask(), self.l2, 0.0))
+        h = self.curvature(theta)
         if self.model.canonical is None:
             return h
         size = jnp.diag(h) - self.canonical(jnp.diag(h))

@@ -61,7 +61,7 @@ class Proximal:
         """Move along the proximal Newton step, then compute the next one and what it proves."""
         old = state.memory
         new = backtrack(problem, state.theta, state.value, state.grad, old.move, old.slope)
-        h = problem.hess(new.theta)
+        h = problem.curvature(new.theta)  # l1 decides where the likelihood is flat
         move = _coordinate_descent(problem, new.theta, new.grad, h)
         slope = jnp.vdot(new.grad, move) + problem.penalty(new.theta + move)
         slope = slope - problem.penalty(new.theta)
@@ -75,6 +75,7 @@ class Proximal:
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
         idle = jnp.where(falls, 0, old.idle + 1)
         stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~(evidence.gap < state.evidence.gap / 2))
+        evidence = with_status(evidence, ~jnp.all(jnp.isfinite(h)), Status.NON_FINITE)
         evidence = with_status(evidence, close, Status.CONVERGED)
         evidence = with_status(evidence, stuck, Status.STALLED)
         return State(new.theta, new.value, new.grad, evidence, Memory(move, slope, idle))
