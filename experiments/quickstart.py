@@ -78,7 +78,8 @@ def from_csv(path: Path, target: str, seed: int) -> Data:
         bad = ~np.isfinite(numbers)
         if bad.any():
             cell = cells.iloc[int(np.argmax(bad))]
-            what = "is empty" if pd.isna(cell) else f"holds {cell!r}, not a finite number,"
+            shown = repr(cell) if isinstance(cell, str) else str(cell)
+            what = "is empty" if pd.isna(cell) else f"holds {shown}, not a finite number,"
             raise SystemExit(
                 f"{path}: column {column!r} {what} in line {_line(bad)}. Fill or drop such lines, "
                 "and encode text as numbers, with pandas.get_dummies for instance"

@@ -165,7 +165,7 @@ def fit(
         >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]], [0, 0, 1, 0, 1]
         >>> result = fit(logistic.model(), x, y, l2=1.0)
         >>> Status(int(result.status)).name, round(float(result.params.weights[0]), 3)
-        ('CONVERGED', 0.717)
+        ('CONVERGED', 0.633)
     """
     if not isinstance(model, Model):
         raise TypeError(

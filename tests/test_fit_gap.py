@@ -99,14 +99,19 @@ def assert_gap_holds(model, data, fits, best, dtype):
 
 CASES = [
     ("logistic", "none"),
-    ("logistic", "l2"),
-    ("logistic", "l1"),
     ("logistic", "both"),
-    ("logistic without bias", "l2"),
     ("reference", "none"),
-    ("reference", "l1"),
     ("symmetric", "l2"),
-    ("symmetric", "both"),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            ("logistic", "l2"),
+            ("logistic", "l1"),
+            ("logistic without bias", "l2"),
+            ("reference", "l1"),
+            ("symmetric", "both"),
+        )
+    ),
 ]
 
 
@@ -126,6 +131,7 @@ def test_gap_bounds_the_distance_to_the_optimum(name, penalty):
     assert np.all(np.asarray(fits.gap) <= 1e-8)
 
 
+@pytest.mark.slow
 def test_gap_in_float32_bounds_the_distance_to_the_float64_optimum():
     model = MODELS["logistic"]
     with jax.enable_x64(True):
@@ -142,6 +148,7 @@ def test_gap_in_float32_bounds_the_distance_to_the_float64_optimum():
 
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
 @pytest.mark.usefixtures("x64")
+@pytest.mark.slow
 def test_gap_holds_where_the_steps_ran_out(penalty):
     model, data = MODELS["logistic"], problems(MODELS["logistic"], penalty, "float64")
     make = proximal if "l1" in data else newton
@@ -152,7 +159,7 @@ def test_gap_holds_where_the_steps_ran_out(penalty):
     assert len(gap) > 5
 
 
-@pytest.mark.parametrize("subset_rows", [16, None])
+@pytest.mark.parametrize("subset_rows", [pytest.param(16, marks=pytest.mark.slow), None])
 @pytest.mark.usefixtures("x64")
 def test_the_bound_of_lbfgs_from_some_rows_holds(subset_rows):
     model, data = MODELS["logistic"], problems(MODELS["logistic"], "l2", "float64")

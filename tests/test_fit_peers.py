@@ -149,6 +149,7 @@ def test_elastic_net_agrees_with_scikit_learn():
     np.testing.assert_allclose(ours.params.weights, theirs.coef_[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_lbfgs_reaches_the_reference_optimum_of_digits():
     x, y = standardised("digits")
     expected = REFERENCE["digits_lam1"]

@@ -138,6 +138,7 @@ def test_nothing_is_separated_with_a_penalty(dtype, penalty):
     assert_no_direction(result)
 
 
+@pytest.mark.slow
 def test_nothing_is_separated_with_a_penalty_seen_only_by_the_run(dtype):
     x = COMPLETE.astype(dtype)
     penalties = jnp.asarray([0.0, 1e-2, 1.0], dtype)

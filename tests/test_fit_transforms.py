@@ -84,6 +84,7 @@ def test_jit_gives_the_eager_fit(x64, name):
     assert_same(JITTED[name](*data, 0.5), call(name, *data, 0.5))
 
 
+@pytest.mark.slow
 def test_jit_gives_the_eager_fit_with_l1(x64):
     x, y, *_ = problem()
     l1_fit = partial(fit, MODELS["logistic"], solver=proximal())
@@ -326,6 +327,7 @@ def test_a_start_that_is_traced(x64):
     assert_same(run(zeros), cold)
 
 
+@pytest.mark.slow
 def test_a_start_of_the_symmetric_form_is_centred(x64):
     data = problem("symmetric")
     start = softmax.Params(np.full((K, D), 2.0), np.arange(K) + 5.0)
@@ -377,6 +379,7 @@ def test_another_learning_rate_compiles_nothing(x64):
     assert descent(0.002).log_likelihood > slow.log_likelihood
 
 
+@pytest.mark.slow
 def test_vmap_over_learning_rates(x64):
     rates = jnp.array([0.001, 0.01, 0.02])
     together = jax.vmap(descent)(rates)
@@ -402,6 +405,7 @@ def test_minibatches_are_drawn_by_the_key(x64):
     assert num_compiled(lambda: minibatches(2)) == 0
 
 
+@pytest.mark.slow
 def test_vmap_over_keys(x64):
     keys = jax.random.split(jax.random.key(0), 2)
     together = jax.vmap(lambda key: descent(0.01, batch_size=16, key=key))(keys)

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # a process of its own, which compiles a dozen fits
+
 N, D, K = 501, 3, 3  # an odd number of rows: one row without weight is added
 MODELS = ("logistic", "softmax")
 SPREAD = ("eager auto", "eager explicit", "jit auto", "jit explicit")

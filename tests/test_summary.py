@@ -1,0 +1,110 @@
+"""The summary says what statsmodels says, and what it cannot say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+import jaxprob as jp
+from jaxprob.models import logistic, softmax
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def table(n=200, classes=2, seed=0):
+    rng = np.random.default_rng(seed)
+    x = pd.DataFrame(rng.standard_normal((n, 2)), columns=["age", "dose"])
+    z = x.to_numpy() @ rng.standard_normal((2, classes)) + rng.gumbel(size=(n, classes))
+    return x, np.argmax(z, axis=1)
+
+
+def test_logistic_is_that_of_statsmodels():
+    x, y = table()
+    theirs = sm.Logit(y, sm.add_constant(x, prepend=False)).fit(method="newton", tol=1e-14, disp=0)
+    ours = jp.summary(jp.fit(logistic.model(), x, y), level=0.9)
+    assert ours.names == ("age", "dose", "bias")
+    np.testing.assert_allclose(ours.coefficient, theirs.params, rtol=1e-8)
+    np.testing.assert_allclose(ours.standard_error, theirs.bse, rtol=1e-8)
+    np.testing.assert_allclose(ours.z, theirs.tvalues, rtol=1e-8)
+    np.testing.assert_allclose(ours.p_value, theirs.pvalues, rtol=1e-6)
+    interval = np.stack([ours.lower, ours.upper], axis=1)
+    np.testing.assert_allclose(interval, theirs.conf_int(0.1), rtol=1e-8)
+    assert ours.log_likelihood == pytest.approx(theirs.llf, rel=1e-10)
+    assert ours.mcfadden_r2 == pytest.approx(theirs.prsquared, rel=1e-6)
+    assert ours.aic == pytest.approx(theirs.aic, rel=1e-10)
+    assert ours.bic == pytest.approx(theirs.bic, rel=1e-10)
+    text = str(ours)
+    for word in ("age", "dose", "bias", "90 % from", "CONVERGED: proved to be within", "AIC"):
+        assert word in text
+
+
+def test_symmetric_softmax_has_the_errors_of_its_contrasts():
+    x, y = table(classes=3)
+    reference = jp.summary(jp.fit(softmax.model(3), x, y))
+    fit = jp.fit(softmax.model(3, parameterisation="symmetric"), x, y)
+    symmetric = jp.summary(fit)
+    assert reference.names[:2] == ("0: age", "0: dose")
+    assert symmetric.num_params == reference.num_params == 6
+    assert symmetric.aic == pytest.approx(reference.aic, abs=1e-7)
+    # The mean of a class's own weight and minus the others': the same linear map of both fits.
+    np.testing.assert_allclose(
+        np.subtract(*np.asarray(fit.params.weights)[[0, 2]]), reference.coefficient[:2], rtol=1e-5
+    )
+    assert np.all(np.isfinite(symmetric.standard_error))
+    assert np.all(symmetric.standard_error < reference.standard_error.max())
+
+
+def test_with_l2_the_errors_are_those_of_the_posterior():
+    x, y = table()
+    fit = jp.fit(logistic.model(), x, y, l2=3.0)
+    h = np.asarray(fit.information) + np.diag([3.0, 3.0, 0.0])
+    ours = jp.summary(fit)
+    np.testing.assert_allclose(ours.standard_error, np.sqrt(np.diag(np.linalg.inv(h))), rtol=1e-10)
+    assert "shrunk" in ours.notes[0]
+    np.testing.assert_allclose(ours.p_value, 2 * stats.norm.sf(abs(ours.z)), rtol=1e-10)
+
+
+def test_without_a_unique_maximum_there_are_no_errors():
+    x = pd.DataFrame({"a": [-2.0, -1.0, 1.0, 2.0]})
+    ours = jp.summary(jp.fit(logistic.model(), x, [0, 0, 1, 1]))
+    assert ours.status is jp.Status.SEPARATED
+    assert np.all(np.isnan(ours.standard_error))
+    assert "× a" in ours.evidence
+    assert "nan" not in str(ours)
+    twice, y = table()
+    twice["again"] = twice["age"]
+    ours = jp.summary(jp.fit(logistic.model(), twice, y))
+    assert ours.status is jp.Status.SINGULAR
+    assert np.all(np.isnan(ours.standard_error))
+    ours = jp.summary(jp.fit(logistic.model(), *table(), l1=2.0))
+    assert np.all(np.isnan(ours.p_value))
+
+
+def test_wrong_arguments():
+    x, y = table()
+    fits = jax.vmap(lambda l2: jp.fit(logistic.model(), x.to_numpy(), y, l2=l2))(jnp.ones(2))
+    with pytest.raises(ValueError, match="fit: expected one fit, got fits of shape"):
+        jp.summary(fits)
+    one = jax.tree.map(lambda a: a[0], fits)
+    assert jp.summary(one).names == ("x0", "x1", "bias")
+    with pytest.raises(ValueError, match="level: expected a number between 0 and 1, got 95"):
+        jp.summary(one, level=95)
+
+
+def test_plots_show_what_they_say():
+    x, y = table(classes=3)
+    fit = jp.fit(softmax.model(3), x, y)
+    ax = jp.plots.confusion_matrix(fit, x, y)
+    assert sum(int(t.get_text()) for t in ax.texts) == len(y)
+    ax = jp.plots.calibration(fit, x, y, bins=5)
+    # With a bias, the mean probability of each class is its share: so it is over all bins.
+    predicted, observed = ax.lines[1].get_data()
+    assert np.mean(predicted) == pytest.approx(np.mean(observed), abs=1e-3)
+    with pytest.raises(ValueError, match="fit: expected a fit made with trace=True"):
+        jp.plots.convergence(fit)
+    traced = jp.fit(softmax.model(3), x, y, trace=True)
+    left, right = jp.plots.convergence({"newton": traced, "again": traced})
+    assert len(left.lines) == len(right.lines) == 2
