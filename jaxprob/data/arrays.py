@@ -87,12 +87,21 @@ def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
     if host.dtype == np.float64 and not _in_float64():
         with np.errstate(over="ignore"):  # to inf, which the check of the values names
             host = host.astype(np.float32)
+    if name == "y":
+        host = _host_labels(host)
     if host.dtype.kind in "iu" and host.dtype.itemsize > 4 and not _in_float64():
         low, high = (host.min(), host.max()) if host.size else (0, 0)
         if not -(2**31) <= low <= high < 2**31:
             raise ValueError(f"{name}: expected values within int32, got {low} to {high}")
         host = host.astype(np.int32)
     return jnp.asarray(host)
+
+
+def _host_labels(host: np.ndarray) -> np.ndarray:
+    """Labels that int32 holds exactly, as int32: one program then serves every dtype."""
+    with np.errstate(invalid="ignore"):
+        narrow = host.astype(np.int32)
+    return narrow if np.array_equal(narrow, host) else host
 
 
 def _in_float64() -> bool:

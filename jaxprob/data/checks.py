@@ -223,4 +223,6 @@ def check_scalar(name: str, value: Any, *, dtype: Any) -> Array:
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
     if not isinstance(value, Tracer) and float(value) > float(jnp.finfo(dtype).max):
         raise ValueError(f"{name}: expected a number within {jnp.dtype(dtype).name}, got {value}")
-    return jnp.asarray(value, dtype)
+    if isinstance(value, Tracer):
+        return jnp.asarray(value, dtype)
+    return jnp.asarray(np.asarray(float(value), dtype))  # no program for each dtype it comes in
