@@ -13,6 +13,7 @@ Times are medians after a warm-up, ours and theirs in turn. Every JAX program he
 beforehand, as one puts data on a GPU; "plain" is a fit of an ordinary array.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -414,12 +415,15 @@ def main() -> None:
 
     jp.use_all_cores()
     jax.config.update("jax_enable_x64", True)
-    numbers: dict[str, Any] = {}
+    kept = args.out / "benchmark.json"
+    # Parts run at other times stay, each with the environment that it ran in.
+    numbers = json.loads(kept.read_text())["numbers"] if kept.exists() else {}
     for name in _common.progress(args.only or list(PARTS), "benchmark"):
-        numbers[name] = PARTS[name](args.seed, args.repeats)
-        columns = list(numbers[name][0])
-        _common.table(name, columns, [list(row.values()) for row in numbers[name]])
-    print(f"numbers: {_common.record('benchmark', args.out, numbers)}")
+        rows = PARTS[name](args.seed, args.repeats)
+        numbers[name] = {"environment": _common.environment(), "rows": rows}
+        _common.table(name, list(rows[0]), [list(row.values()) for row in rows])
+        _common.record("benchmark", args.out, numbers)
+    print(f"numbers: {kept}")
 
 
 if __name__ == "__main__":
