@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxprob.models import logistic, softmax
 from jaxprob.models.base import Model
@@ -17,6 +18,11 @@ MODELS: dict[str, Model] = {
     "softmax, symmetric": softmax.model(3, parameterisation="symmetric"),
     "softmax, symmetric, no bias": softmax.model(3, parameterisation="symmetric", bias=False),
 }
+
+
+def some_by_default(*names: str) -> list:
+    """Parameters for a test of every model that is slow but for these."""
+    return [pytest.param(n, marks=() if n in names else pytest.mark.slow) for n in MODELS]
 
 
 class Case(NamedTuple):

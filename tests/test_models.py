@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from catalogue import MODELS, draw
+from catalogue import MODELS, draw, some_by_default
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
@@ -84,8 +84,10 @@ def test_probabilities_are_those_of_the_labels_and_sum_to_one(model, dtype):
 
 
 @pytest.mark.parametrize("where", ["fitted", pytest.param("extreme", marks=pytest.mark.slow)])
-def test_derivatives(model, where):
+@pytest.mark.parametrize("name", some_by_default("logistic", "softmax, symmetric"))
+def test_derivatives(name, where):
     """What is given in float32 is verified in float32 and in float64."""
+    model = MODELS[name]
     _, x, y, weights, offset = draw(model, 3, dtype="float32")
     params = jp.fit(model, x, y, weights=weights, offset=offset, l2=0.1).params
     if where == "extreme":
