@@ -3,7 +3,7 @@
     python -m experiments.benchmark                    # everything, about ten minutes
     python -m experiments.benchmark --only logistic    # one part
 
-Parts: logistic and softmax (one warm fit against scikit-learn, statsmodels and glum, at an
+Parts: logistic and softmax (one warm fit against scikit-learn and glum, at an
 objective as good as theirs), gradient (value and hand-derived gradient against
 `jax.value_and_grad`), process (from start to result, imports and compilation included), import,
 memory (peak of one large fit), compilations.

@@ -67,7 +67,10 @@ def child():
             return fit((*data, None, None)[:4], model, keywords)
         when, kind = how.split()
         data = jaxprob.data.shard(*data, mesh=mesh(kind))
-        call = lambda data: fit(data, model, keywords)  # noqa: E731
+
+        def call(data):
+            return fit(data, model, keywords)
+
         return (jax.jit(call) if when == "jit" else call)(data[:4])
 
     wanted = [(name, how) for name in MODELS for how in ("single", *SPREAD)]
