@@ -3,10 +3,10 @@
     python -m experiments.benchmark                    # everything, about ten minutes
     python -m experiments.benchmark --only logistic    # one part
 
-Parts: logistic and softmax (one warm fit against scikit-learn and glum, at an
-objective as good as theirs), gradient (value and hand-derived gradient against
-`jax.value_and_grad`), process (from start to result, imports and compilation included), import,
-memory (peak of one large fit), compilations.
+Parts: logistic and softmax (one warm fit against scikit-learn and glum, and without a penalty
+against statsmodels, at an objective as good as theirs), gradient (value and hand-derived gradient
+against `jax.value_and_grad`), process (from start to result, imports and compilation included),
+import, memory (peak of one large fit), compilations.
 
 Times are medians after a warm-up, ours and theirs in turn. Every JAX program here starts with
 `jaxprob.use_all_cores()`. "sharded" is a fit of rows put on all cores with `jaxprob.data.shard`
@@ -90,6 +90,15 @@ def objective(x: np.ndarray, y: np.ndarray, coef: np.ndarray, bias: np.ndarray, 
     return float(value), float(max(np.abs(grad).max(), np.abs(residual.sum(axis=0)).max()))
 
 
+def statsmodels_fit(x: np.ndarray, y: np.ndarray) -> tuple:
+    """The coefficients and the intercept of a fit without a penalty."""
+    from statsmodels.discrete.discrete_model import Logit
+    from statsmodels.tools import add_constant
+
+    fitted: Any = Logit(y, add_constant(x)).fit(method="newton", tol=1e-10, disp=False)
+    return fitted.params[None, 1:], fitted.params[:1]
+
+
 def peers(x: np.ndarray, y: np.ndarray, *, binary: bool) -> dict[str, Callable[[], tuple]]:
     """Each peer's fit with l2 = 1 as a call that returns coefficients and intercepts."""
     from sklearn.linear_model import LogisticRegression
@@ -121,9 +130,19 @@ def peers(x: np.ndarray, y: np.ndarray, *, binary: bool) -> dict[str, Callable[[
 
 
 def compare(
-    label: str, x: np.ndarray, y: np.ndarray, model: Any, target: float, repeats: int
+    label: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    model: Any,
+    target: float,
+    repeats: int,
+    *,
+    penalised: bool = True,
 ) -> list[dict]:
-    """Rows for one data set: ours, plain and sharded, against each peer."""
+    """Rows for one data set: ours, plain and sharded, against each peer.
+
+    With l2 = 1, or without a penalty against statsmodels, which has none of that kind.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -133,9 +152,10 @@ def compare(
     sharded = jp.data.shard(*plain)
     jax.block_until_ready(sharded.x)
     fits: dict[str, Any] = {}
+    l2 = 1.0 if penalised else None
 
     def ours(name: str, *args: Any, **kwargs: Any) -> None:
-        fits[name] = jp.fit(model, *args, l2=1.0, **kwargs)
+        fits[name] = jp.fit(model, *args, l2=l2, **kwargs)
         jax.block_until_ready(fits[name].params)
 
     calls: dict[str, Callable[[], Any]] = {
@@ -146,7 +166,8 @@ def compare(
     }
     binary = model.labels.num_classes == 2
     results: dict[str, tuple] = {}
-    for name, call in peers(x, y, binary=binary).items():
+    others = {"statsmodels newton": partial(statsmodels_fit, x, y)}
+    for name, call in (peers(x, y, binary=binary) if penalised else others).items():
         calls[name] = lambda name=name, call=call: results.__setitem__(name, call())
     seconds = in_turn(calls, repeats)
     fastest = min(seconds[name] for name in results)
@@ -158,7 +179,7 @@ def compare(
             coef, bias = np.atleast_2d(params.weights), np.atleast_1d(params.bias)
         else:
             (coef, bias), status = results[name], ""
-        value, grad_norm = objective(x, y, coef, bias, 1.0)
+        value, grad_norm = objective(x, y, coef, bias, l2 or 0.0)
         rows.append(
             {
                 "data": label,
@@ -185,6 +206,9 @@ def logistic_part(seed: int, repeats: int) -> list[dict]:
             x, y = logistic_data(n, d, dtype, seed)
             count = repeats if n >= 200_000 else 4 * repeats + 1
             rows += compare(f"{n:,} × {d}", x, y, logistic.model(), TARGETS[n], count)
+        x, y = logistic_data(n, d, "float64", seed)
+        label = f"{n:,} × {d}, no penalty"
+        rows += compare(label, x, y, logistic.model(), TARGETS[n], repeats, penalised=False)
     return rows
 
 

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxprob.compilation import eager_jit
 from jaxprob.data import check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
 from jaxprob.solvers.driver import Result, Solver, Trace, run
@@ -280,7 +281,7 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
     n, d = problem.data.x.shape
     if traced or n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK:
         return [newton()]
-    return [lbfgs(subset_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
+    return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
 
 
 def _first_that_converges(
@@ -386,7 +387,7 @@ def _traced(
     return _report(problem, outcome, feature_names, None, information, null)
 
 
-@partial(jax.jit, static_argnames=["trace"])
+@partial(eager_jit, static_argnames=["trace"])
 def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> _Outcome:
     theta = problem.start() if theta is None else theta
     return _outcome(problem, run(solver, problem, theta, trace=trace))
@@ -415,7 +416,7 @@ def _conditions(problem: Problem, theta: Array, grad: Array) -> Array:
     return theta - jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - problem.shrinkage(), 0.0)
 
 
-@jax.jit
+@eager_jit
 def _certify(solver: Solver, problem: Problem, outcome: _Outcome) -> _Outcome:
     """Replace the evidence of a solver that proves nothing by that of the exact Hessian."""
     result = outcome.result

@@ -2,11 +2,17 @@
 
 import os
 
-import jax
-import pytest
+# Tests run small programs once, so their time is that of compiling. Set XLA_FLAGS, to nothing for
+# instance, to test what users run; CI does so for the slow tests.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+)
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-os.environ.setdefault("MPLBACKEND", "agg")
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -159,12 +159,12 @@ def test_gap_holds_where_the_steps_ran_out(penalty):
     assert len(gap) > 5
 
 
-@pytest.mark.parametrize("subset_rows", [pytest.param(16, marks=pytest.mark.slow), None])
+@pytest.mark.parametrize("sample_rows", [pytest.param(16, marks=pytest.mark.slow), None])
 @pytest.mark.usefixtures("x64")
-def test_the_bound_of_lbfgs_from_some_rows_holds(subset_rows):
+def test_the_bound_of_lbfgs_from_some_rows_holds(sample_rows):
     model, data = MODELS["logistic"], problems(MODELS["logistic"], "l2", "float64")
     keep, best = solved(model, data, newton)
-    make = partial(lbfgs, subset_rows=subset_rows)
+    make = partial(lbfgs, sample_rows=sample_rows)
     for tol in (np.inf, 1.0, 1e-4, 1e-8):
         fits = lanes_of(fit_lanes(data, tol, model=model, make=make), keep)
         assert_gap_holds(model, lanes_of(data, keep), fits, best, "float64")
@@ -179,7 +179,7 @@ def test_the_cheap_bound_of_lbfgs_holds_where_it_converges():
     y = (x @ [1.0, -1.0, 0.5, 0.0] + rng.logistic(size=3000) > 0).astype(int)
     best = fit(logistic.model(), x, y, solver=newton(tol=1e-14))
     for tol in (10.0, 1e-1, 1e-3, 1e-6):
-        result = fit(logistic.model(), x, y, solver=lbfgs(tol=tol, subset_rows=600))
+        result = fit(logistic.model(), x, y, solver=lbfgs(tol=tol, sample_rows=600))
         assert result.status == Status.CONVERGED
         excess = best.log_likelihood - result.log_likelihood
         rounding = 3000 * np.finfo(float).eps * abs(best.log_likelihood)

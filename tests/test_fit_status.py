@@ -59,7 +59,7 @@ def test_converged(dtype):
     assert result.params.weights.dtype == dtype
 
 
-@pytest.mark.parametrize("solver", [newton(max_steps=1), lbfgs(max_steps=1, subset_rows=8)])
+@pytest.mark.parametrize("solver", [newton(max_steps=1), lbfgs(max_steps=1, sample_rows=8)])
 def test_max_steps(dtype, solver):
     result = fit(LOGISTIC, COMPLETE.astype(dtype), SIDES, l2=1e-6, solver=solver)
     assert_status(result, Status.MAX_STEPS)

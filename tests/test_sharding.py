@@ -39,7 +39,7 @@ def child():
     cases = {
         "logistic": (jaxprob.models.logistic.model(), (x, binary), {}),
         "softmax": (softmax, (x, several, weights, offset), {"l2": 0.5}),
-        "lbfgs": (softmax, (x, several), {"l2": 0.5, "solver": lbfgs(subset_rows=100)}),
+        "lbfgs": (softmax, (x, several), {"l2": 0.5, "solver": lbfgs(sample_rows=100)}),
         "proximal": (softmax, (x, several), {"l1": 2.0, "solver": proximal()}),
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from jaxprob.compilation import eager_jit
 from jaxprob.data.arrays import as_array, feature_names
 
 
@@ -72,7 +73,7 @@ def violations(
     )
 
 
-_seen = jax.jit(violations, static_argnames=["num_classes"])
+_seen = eager_jit(violations, static_argnames=["num_classes"])
 
 
 def check_data(
@@ -126,8 +127,7 @@ def check_data(
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     given = [a for a in (x, y, weights, offset) if a is not None]
     if not any(isinstance(a, Tracer) for a in given):
-        with jax.ensure_compile_time_eval():
-            found = jax.device_get(_seen(x, y, weights, offset, num_classes=num_classes))
+        found = jax.device_get(_seen(x, y, weights, offset, num_classes=num_classes))
         if any(found):
             _explain(found, Data(x, y, weights, offset, names), num_classes)
     return Data(x, _as_labels(y), weights, offset, names)

@@ -47,13 +47,14 @@ def factorise(h: Array) -> Factor:
     scaled = h / (scale[:, None] * scale[None, :])
     eye = jnp.eye(len(scale), dtype=h.dtype)
 
-    def attempt(ridge: Array) -> tuple[Array, Array]:
+    def attempt(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        ridge = 100 * carry[0]
         return ridge, jnp.linalg.cholesky(scaled + ridge * eye, symmetrize_input=False)
 
     def failed(carry: tuple[Array, Array]) -> Array:
         ridge, lower = carry
         return jnp.isnan(lower[-1, -1]) & (ridge < 1.0)
 
-    first = _least_ridge(len(scale), h.dtype)
-    ridge, lower = jax.lax.while_loop(failed, lambda c: attempt(100 * c[0]), attempt(first))
+    untried = _least_ridge(len(scale), h.dtype) / 100, jnp.full_like(h, jnp.nan)
+    ridge, lower = jax.lax.while_loop(failed, attempt, untried)
     return Factor(lower, scale, ridge)

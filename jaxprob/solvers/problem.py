@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
@@ -192,29 +193,32 @@ class Problem:
 
         return jax.tree.map(cast, self)
 
-    def subset(self, num_rows: int) -> "Problem":
-        """The problem on about so many rows, drawn evenly; its l2 is scaled down as its data are.
+    def sample(self, num_rows: int, num_parts: int) -> "Problem":
+        """Problems on parts of the rows, about so many in all, stacked: each leaf has a first axis.
 
-        One row is drawn at random from each of as many stretches of rows, under a fixed key, so
-        that neither sorted nor periodic data lead astray.
+        One row is drawn at random from each of as many stretches of rows, under a fixed seed, so
+        that neither sorted nor periodic data lead astray; neighbours go into different parts. The
+        l2 of a part is scaled down as its rows are.
         """
         num_devices = 1 if self.shards is None else self.shards.mesh.shape[self.shards.axis]
         total = self.data.x.shape[0] // num_devices
-        size = min(total, -(-num_rows // num_devices))
-        stretch = total // size
-        shift = jax.random.randint(jax.random.key(0), (size,), 0, stretch)
-        index = jnp.arange(size) * stretch + shift
+        num_parts = min(num_parts, total)
+        size = max(1, min(total, -(-num_rows // num_devices)) // num_parts)
+        stretch = total // (size * num_parts)
+        shift = np.random.default_rng(0).integers(0, stretch, size * num_parts)
+        index = np.arange(size * num_parts) * stretch + shift
+        index = index.reshape(size, num_parts).T.astype(np.int32)
 
-        l2 = None if self.l2 is None else self.l2 * (size / total)
+        l2 = None if self.l2 is None else jnp.full(num_parts, self.l2 * (size / total))
         problem = replace(self, l2=l2)
         if self.shards is None:
             return replace(problem, data=_take(self.data, index))
-        rows = PartitionSpec(self.shards.axis)
+        axis = self.shards.axis
         local = jax.shard_map(
             lambda data: _take(data, index),
             mesh=self.shards.mesh,
-            in_specs=(rows,),
-            out_specs=rows,
+            in_specs=(PartitionSpec(axis),),
+            out_specs=PartitionSpec(None, axis),
             check_vma=False,
         )
         return replace(problem, data=local(self.data))
@@ -235,5 +239,5 @@ def _template(model: Model, x: tuple, x_dtype: Any, y: tuple, y_dtype: Any) -> A
     return jax.eval_shape(lambda x, y: model.init(None, x, y), *shapes)
 
 
-def _take(data: Rows, index: Array) -> Rows:
-    return jax.tree.map(lambda a: jnp.take(a, index, axis=0), data)
+def _take(data: Rows, index: Array | np.ndarray) -> Rows:
+    return jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)
