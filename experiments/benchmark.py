@@ -385,10 +385,10 @@ def compilation_part(seed: int, repeats: int) -> list[dict]:
         jax.block_until_ready(call().params)
         return count[0] - before
 
-    one = jnp.asarray(1.0)
+    jax_x, jax_y, one = jnp.asarray(x), jnp.asarray(y), jnp.asarray(1.0)
     spellings = [
         lambda: jp.fit(model(), x, y, l2=1.0),
-        lambda: jp.fit(model(bias=True), jnp.asarray(x), jnp.asarray(y), l2=1),
+        lambda: jp.fit(model(bias=True), jax_x, jax_y, l2=1),
         lambda: jp.fit(model(), x, y.astype(np.int64), l2=np.float64(1.0)),
         lambda: jp.fit(model(), x.tolist(), y.tolist(), l2=one),
         lambda: jp.fit(jp.models.logistic.model(), x, y.astype(bool), l2=np.float32(1.0)),

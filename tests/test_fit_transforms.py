@@ -340,13 +340,14 @@ def test_a_start_of_the_symmetric_form_is_centred(x64):
 def test_five_spellings_of_a_call_are_one_program(x64):
     x, y, *_ = problem(n=317)
     y = y.astype(np.int32)
-    check_scalar("l2", jnp.asarray(1.0), dtype="float64")  # a cast that no array's shape enters
+    jax_x, jax_y, one = jnp.asarray(x), jnp.asarray(y), jnp.asarray(1.0)
+    check_scalar("l2", one, dtype="float64")  # a cast that no array's shape enters
     spellings = [
         lambda: fit(logistic.model(), x, y, l2=1.0),
-        lambda: fit(logistic.model(bias=True), jnp.asarray(x), jnp.asarray(y), l2=1),
+        lambda: fit(logistic.model(bias=True), jax_x, jax_y, l2=1),
         lambda: fit(logistic.model(), x, y, l2=np.float64(1.0), weights=None, solver=None),
-        lambda: fit(logistic.model(), x.tolist(), y, l2=jnp.asarray(1.0)),
-        lambda: fit(logistic.model(), x, jnp.asarray(y), l2=np.float32(1.0), trace=False),
+        lambda: fit(logistic.model(), x.tolist(), y, l2=one),
+        lambda: fit(logistic.model(), x, jax_y, l2=np.float32(1.0), trace=False),
     ]
     first, *others = [num_compiled(spelling) for spelling in spellings]
     assert first >= 1
@@ -369,9 +370,9 @@ def descent(rate, **keywords):
 
 
 def test_another_learning_rate_compiles_nothing(x64):
-    slow = descent(0.001)
+    slow, array = descent(0.001), jnp.asarray(0.002)
     assert num_compiled(lambda: descent(0.002)) == 0
-    assert num_compiled(lambda: descent(jnp.asarray(0.002))) == 0
+    assert num_compiled(lambda: descent(array)) == 0
     assert descent(0.002).log_likelihood > slow.log_likelihood
 
 

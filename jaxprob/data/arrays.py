@@ -21,7 +21,6 @@ _HINTS = {
 }
 
 _ALIGNMENT = 64  # bytes, that XLA wants of the memory it is given
-_HUGE_PAGE = 1 << 22  # bytes, from which NumPy asks for them
 
 
 def feature_names(x: Any) -> tuple[str, ...] | None:
@@ -104,10 +103,11 @@ def _to_device(host: np.ndarray) -> Array:
     """A copy on JAX's default device.
 
     NumPy asks for memory in huge pages, which makes the first copy of a large array several times
-    faster than JAX's; a CPU device then takes it as it is, if it is aligned.
+    faster than JAX's; a CPU device takes it as it is, if it is aligned. And `jax.numpy.array`
+    compiles a program for each shape.
     """
-    if host.nbytes < _HUGE_PAGE or jax.default_backend() != "cpu":
-        return jnp.array(host)
+    if jax.default_backend() != "cpu":
+        return jax.device_put(host)
     memory = np.empty(host.nbytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     aligned = memory[start : start + host.nbytes].view(host.dtype).reshape(host.shape)

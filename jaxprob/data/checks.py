@@ -225,4 +225,4 @@ def check_scalar(name: str, value: Any, *, dtype: Any) -> Array:
         raise ValueError(f"{name}: expected a number within {jnp.dtype(dtype).name}, got {value}")
     if isinstance(value, Tracer):
         return jnp.asarray(value, dtype)
-    return jnp.asarray(np.asarray(float(value), dtype))  # no program for each dtype it comes in
+    return jax.device_put(np.asarray(float(value), dtype))  # no program for each dtype it comes in
