@@ -33,7 +33,7 @@ from jax.scipy.linalg import cho_solve
 from jaxprob.models.base import Evidence, Status
 from jaxprob.models.certificates import KL_HALF
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
-from jaxprob.solvers.linalg import Factor, factorise
+from jaxprob.solvers.linalg import Factor, factorise, no_factor
 from jaxprob.solvers.linesearch import Move, backtrack
 from jaxprob.solvers.problem import Problem
 
@@ -191,11 +191,8 @@ class LBFGS:
         theta = problem.canonical(theta)
         anchor, start, metric = self._fit(sample, theta.astype(sample.parts.data.x.dtype))
         proper = metric.untouched() & ~metric.singular()
-        metric = Factor(
-            metric.lower.astype(theta.dtype),
-            metric.scale.astype(theta.dtype) * jnp.sqrt(ratio),
-            metric.ridge.astype(theta.dtype),
-        )
+        metric = jax.tree.map(lambda a: a.astype(theta.dtype), metric)
+        metric = metric._replace(scale=metric.scale * jnp.sqrt(ratio))
         start = jnp.where(jnp.all(jnp.isfinite(start)), start.astype(theta.dtype), theta)
         return Fixed(sample, anchor, metric, ratio, proper), start
 
@@ -224,14 +221,13 @@ class LBFGS:
             fitted = (k > 0) & ((at.promise <= close) | ~at.move.accepted)
             return at, anchor, metric, jnp.where(fitted, _MOST_HESSIANS, k + 1)
 
-        p, infinite = len(theta), jnp.asarray(jnp.inf, theta.dtype)
-        unknown = Factor(jnp.eye(p, dtype=theta.dtype), jnp.ones_like(theta), infinite)
+        infinite = jnp.asarray(jnp.inf, theta.dtype)
         move = Move(theta, infinite, jnp.zeros_like(theta), jnp.ones((), bool), infinite)
         at = At(move, jnp.zeros_like(theta), _no_pairs(self.memory, theta), infinite)
         at, anchor, metric, _ = jax.lax.while_loop(
             lambda c: c[3] < _MOST_HESSIANS,
             with_new_metric,
-            (at, theta, unknown, jnp.zeros((), jnp.int32)),
+            (at, theta, no_factor(theta), jnp.zeros((), jnp.int32)),
         )
         return anchor, at.move.theta, metric
 

@@ -21,7 +21,7 @@ from jax import Array
 
 from jaxprob.models.base import Evidence, Status
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, tolerance, with_status
-from jaxprob.solvers.linalg import Factor, factorise
+from jaxprob.solvers.linalg import Factor, factorise, no_factor
 from jaxprob.solvers.linesearch import Move, backtrack
 from jaxprob.solvers.problem import Problem
 
@@ -53,9 +53,7 @@ class Newton:
 
     def init(self, problem: Problem, fixed: None, theta: Array) -> State:
         """No step, from an unknown value: step 0 goes nowhere and looks."""
-        p, zero = len(theta), jnp.zeros((), theta.dtype)
-        factor = Factor(jnp.eye(p, dtype=theta.dtype), jnp.ones_like(theta), zero)
-        return blank(theta, Memory(factor, jnp.zeros((), jnp.int32)))
+        return blank(theta, Memory(no_factor(theta), jnp.zeros((), jnp.int32)))
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
         """Move with the Hessian at hand, then compute the next one and what it proves."""

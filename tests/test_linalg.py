@@ -1,0 +1,83 @@
+"""Factors of Hessians: right, for small and for large ones, and NaN where there is none."""
+
+from operator import itemgetter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tolerances import EPS
+
+from jaxprob.solvers.linalg import cholesky, factorise, no_factor
+
+SIZES = [1, 7, 255, 256, 300, pytest.param(513, marks=pytest.mark.slow), 650]
+
+
+def positive(p, dtype, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((2 * p, p))
+    return jnp.asarray(rows.T @ rows / p, dtype)
+
+
+@pytest.mark.parametrize("p", SIZES)
+def test_cholesky(p, dtype):
+    a = positive(p, dtype)
+    lower, inverse = jax.jit(cholesky)(a)
+    wide = np.asarray(lower, np.float64)
+    size = np.abs(wide) @ np.abs(wide.T)
+    assert np.all(np.abs(wide @ wide.T - np.asarray(a)) <= 4 * np.sqrt(p) * EPS[dtype] * size)
+    assert np.all(np.triu(wide, 1) == 0)
+    if inverse is None:
+        assert p < 256
+        return
+    size = np.abs(np.asarray(inverse, np.float64)) @ np.abs(wide)
+    assert np.all(np.abs(inverse @ lower - np.eye(p)) <= 4 * np.sqrt(p) * EPS[dtype] * size)
+
+
+@pytest.mark.parametrize("p", [3, 300, 650])
+@pytest.mark.parametrize("where", [0, -1])
+def test_what_is_not_positive_definite_has_no_factor(p, where, dtype):
+    a = positive(p, dtype)
+    lower, _ = cholesky(a.at[where, where].set(-1.0))
+    assert jnp.isnan(lower[-1, -1])
+
+
+@pytest.mark.parametrize("p", [20, 300])
+def test_solve_whatever_the_scales(p, dtype):
+    a = positive(p, dtype)
+    scale = jnp.asarray(10.0 ** np.random.default_rng(1).integers(-6, 7, p), dtype)
+    factor = jax.jit(factorise)(scale[:, None] * a * scale[None, :])
+    v = jnp.asarray(np.random.default_rng(2).standard_normal(p), dtype)
+    got = factor.solve(scale * v) * scale
+    exact = np.linalg.solve(np.asarray(a, np.float64), np.asarray(v, np.float64))
+    condition = np.linalg.cond(np.asarray(a, np.float64))
+    assert np.linalg.norm(got - exact) <= p * EPS[dtype] * condition * np.linalg.norm(exact)
+    assert factor.untouched()
+    assert not factor.singular()
+
+
+@pytest.mark.parametrize("p", [20, 300])
+def test_a_singular_matrix_is_said_to_be_singular(p, dtype):
+    empty = positive(p, dtype).at[:, 0].set(0.0).at[0, :].set(0.0)
+    twin = positive(p, dtype)
+    twin = twin.at[0].set(twin[1]).at[:, 0].set(twin[:, 1]).at[0, 0].set(twin[1, 1])
+    for singular in (empty, twin, jnp.zeros_like(twin)):
+        factor = factorise(singular)
+        assert factor.singular()
+        assert jnp.all(jnp.isfinite(factor.solve(jnp.ones(p, dtype))))
+
+
+@pytest.mark.parametrize("p", [5, 300])
+def test_vmap_is_a_loop(p):
+    many = jnp.stack([positive(p, "float32", seed) for seed in range(3)])
+    batched = jax.vmap(factorise)(many)
+    v = jnp.arange(p, dtype="float32") / p
+    for i, a in enumerate(many):
+        one, lane = factorise(a), jax.tree.map(itemgetter(i), batched)
+        np.testing.assert_allclose(lane.lower, one.lower, atol=p * EPS["float32"])
+        np.testing.assert_allclose(lane.solve(v), one.solve(v), rtol=1e-4)
+
+
+@pytest.mark.parametrize("p", [5, 300])
+def test_no_factor_is_that_of_the_identity(p):
+    v = jnp.arange(p, dtype="float32")
+    np.testing.assert_array_equal(no_factor(v).solve(v), v)
