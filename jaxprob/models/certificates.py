@@ -170,21 +170,23 @@ def _sparse_gap(
 ) -> Array:
     """The bound with an l1 penalty, Ω(w) = l2/2 ‖w‖² + l1 ‖w‖₁.
 
-    It is Σ c KL(q‖p) + Ω(w) + Ω*(R) - wᵀR with R = Xᵀ c (onehot - q) = l2 w - ρ. Without l2, Ω* is
-    infinite where |R_j| > l1: q is then mixed with onehot until R fits, which by convexity of KL
-    costs at most that share of the loss.
+    It is Σ c KL(q‖p) + Ω(w) + Ω*(R) - wᵀR with R = Xᵀ c (onehot - q) = l2 w - ρ. With s the part of
+    R within ±l1, and u = (R - s) / l2 where Ω* is attained, the last three terms are
+    l2/2 ‖w - u‖² + l1 ‖w‖₁ - wᵀs, of which none is negative. Without l2, Ω* is infinite where
+    |R_j| > l1: q is then mixed with onehot until R fits, which by convexity of KL costs at most
+    that share of the loss.
     """
     l2 = jnp.zeros((), theta.dtype) if problem.l2 is None else problem.l2
     is_penalised = problem.mask()
     w = jnp.where(is_penalised, theta, 0.0)
     r = jnp.where(is_penalised, l2 * theta - rest, 0.0)
     share = jnp.where(l2 > 0, 1.0, jnp.minimum(1.0, problem.l1 / jnp.max(jnp.abs(r))))
-    excess = jnp.maximum(jnp.abs(r) - problem.l1, 0.0) ** 2
-    conjugate = jnp.where(l2 > 0, jnp.sum(excess) / jnp.where(l2 > 0, 2 * l2, 1.0), 0.0)
-    terms = l2 / 2 * w**2 + problem.l1 * jnp.abs(w) - share * r * w
+    s = jnp.clip(share * r, -problem.l1, problem.l1)
+    u = jnp.where(l2 > 0, (r - s) / jnp.where(l2 > 0, l2, 1.0), w)
+    terms = l2 / 2 * (w - u) ** 2 + jnp.abs(w) * (problem.l1 - jnp.sign(w) * s)
     unmet = jnp.where(is_penalised, 0.0, jnp.abs(rest))
     rounding = 2 * jnp.sum(unmet * jnp.abs(step))
-    return share * kl + (1 - share) * loss + jnp.sum(terms) + conjugate + rounding
+    return share * kl + (1 - share) * loss + jnp.sum(terms) + rounding
 
 
 def _kl(e: Array) -> Array:

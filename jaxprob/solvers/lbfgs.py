@@ -43,6 +43,7 @@ _STEPS = 16  # on the sample with one Hessian
 _MOST_HESSIANS = 8
 _IDLE_STEPS = 4
 _RIDGE = 1e-2  # on SᵀY of unit diagonal, which is no Gram matrix where the curvature changes
+_STALE = 0.25  # the asymmetry of SᵀY, zero under one Hessian, at which curvature has changed
 
 
 class Sample(NamedTuple):
@@ -118,12 +119,17 @@ class Pairs(NamedTuple):
         return jnp.where(jnp.all(jnp.isfinite(inverse)), inverse, solved)
 
     def updated(self, move: Array, change: Array, solved: Array, good: Array) -> "Pairs":
-        """With one more pair and M⁻¹ times its change, if it is good and has curvature."""
+        """With one more pair and M⁻¹ times its change, if it is good and has curvature.
+
+        Older pairs that see another Hessian than it does are dropped.
+        """
         curvature = jnp.vdot(move, change)
         keep = good & (curvature > 0)
         newest = jnp.stack([move, change, solved])[:, None]
         newest = newest / jnp.sqrt(jnp.where(keep, curvature, 1.0))
-        old = jnp.stack(self)
+        asymmetry = jnp.abs(self.moves @ newest[1, 0] - self.changes @ newest[0, 0])
+        stale = keep & (asymmetry > _STALE)
+        old = jnp.where(stale[:, None], 0.0, jnp.stack(self))
         return Pairs(*jnp.where(keep, jnp.concatenate([old[:, 1:], newest], axis=1), old))
 
 
@@ -283,7 +289,7 @@ def lbfgs(
     *,
     tol: Array | float | None = None,
     max_steps: int = 200,
-    memory: int = 3,
+    memory: int = 5,
     sample_rows: int | None = None,
     sample_dtype: str | None = None,
 ) -> LBFGS:
@@ -302,7 +308,7 @@ def lbfgs(
         A solver.
 
     Example:
-        >>> lbfgs(memory=5).memory
-        5
+        >>> lbfgs(memory=10).memory
+        10
     """
     return LBFGS(tol, max_steps, memory, sample_rows, sample_dtype)
