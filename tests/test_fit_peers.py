@@ -149,6 +149,34 @@ def test_elastic_net_agrees_with_scikit_learn():
     np.testing.assert_allclose(ours.params.weights, theirs.coef_[0], rtol=0, atol=1e-6)
 
 
+def raw(name):
+    """Features as they come: a bundled set, or Gaussian ones far from zero."""
+    if name != "uncentred":
+        return LOADERS[name](return_X_y=True)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 20))
+    return x + 10.0, (x @ rng.normal(size=20) / 3 + rng.logistic(size=2000) > 0).astype(int)
+
+
+@pytest.mark.parametrize("l1", [1e-2, 1.0, 30.0])
+@pytest.mark.parametrize("name", ["breast_cancer", "wine", "uncentred"])
+def test_l1_on_raw_features_meets_the_conditions_of_an_optimum(name, l1):
+    """Where features are nearly collinear with the bias, coordinate descent alone would crawl."""
+    x, y = raw(name)
+    result = fit(model_of(y), x, y, l1=l1)
+    assert result.status == Status.CONVERGED
+    log_p = result.model.predict_log_proba(result.params, jax.numpy.asarray(x))
+    residual = np.eye(log_p.shape[1])[y] - np.exp(log_p)
+    weights = np.atleast_2d(result.params.weights)
+    residual = residual[:, 1:] if len(weights) == 1 else residual[:, : len(weights)]
+    slopes, sizes = residual.T @ x, abs(residual).T @ abs(x)
+    # From a gap of 1e-12 nats and curvatures of up to about the sums of squares.
+    slack = 1e-12 * sizes + np.sqrt(2e-12 * np.sum(x**2, axis=0))
+    assert np.all(abs(slopes) <= l1 + slack)
+    assert np.all((abs(slopes - l1 * np.sign(weights)) <= slack)[weights != 0])
+    assert np.any(weights == 0) or l1 < 30
+
+
 @pytest.mark.slow
 def test_lbfgs_reaches_the_reference_optimum_of_digits():
     x, y = standardised("digits")

@@ -42,6 +42,7 @@ from jaxprob.models.linear import assemble
 from jaxprob.numerics import categorical_log_prob, compensated_matvec, rmatvec, softmax
 
 _NEAR = (0.5, 0.1)  # margins under a Newton step below which a row counts as overlapped
+_REFINEMENTS = 2  # of the projection, which loses digits where features are badly scaled
 KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
 _LEAST_E = -0.5
 _MOST_NOISE = 0.125
@@ -149,9 +150,11 @@ def duality_gap(
     rest = grad + _pull_back(params, data.x, c[:, None] * p * e, first)  # ρ
     ok = least > _LEAST_E
     if problem.l1 is not None:
+        rounding = _rounding(problem, params, p)
         z = logits(params, data.x, data.offset)
         loss = -jnp.sum(c * categorical_log_prob(data.y, z))
-        return jnp.where(ok, _sparse_gap(problem, theta, rest, step, kl, loss), jnp.inf), ok
+        gap = _sparse_gap(problem, theta, rest, step, kl, loss, rounding)
+        return jnp.where(ok, gap, jnp.inf), ok
     is_penalised = problem.mask()
     if problem.l2 is None:
         penalty, unmet = 0.0, jnp.abs(rest)
@@ -166,27 +169,52 @@ def duality_gap(
 
 
 def _sparse_gap(
-    problem: Any, theta: Array, rest: Array, step: Array, kl: Array, loss: Array
+    problem: Any,
+    theta: Array,
+    rest: Array,
+    step: Array,
+    kl: Array,
+    loss: Array,
+    rounding: Array,
 ) -> Array:
     """The bound with an l1 penalty, Ω(w) = l2/2 ‖w‖² + l1 ‖w‖₁.
 
     It is Σ c KL(q‖p) + Ω(w) + Ω*(R) - wᵀR with R = Xᵀ c (onehot - q) = l2 w - ρ. With s the part of
     R within ±l1, and u = (R - s) / l2 where Ω* is attained, the last three terms are
-    l2/2 ‖w - u‖² + l1 ‖w‖₁ - wᵀs, of which none is negative. Without l2, Ω* is infinite where
-    |R_j| > l1: q is then mixed with onehot until R fits, which by convexity of KL costs at most
-    that share of the loss.
+    l2/2 ‖w - u‖² + l1 ‖w‖₁ - wᵀs, of which none is negative. Another R' in place of R adds
+    (w* - w)ᵀ(R - R') to the bound: so what rounding alone may have done to R costs as much as for
+    the other conditions. Without l2, Ω* is infinite where |R_j| > l1: q is then mixed with onehot
+    until R fits, which by convexity of KL costs at most that share of the loss.
     """
     l2 = jnp.zeros((), theta.dtype) if problem.l2 is None else problem.l2
     is_penalised = problem.mask()
     w = jnp.where(is_penalised, theta, 0.0)
     r = jnp.where(is_penalised, l2 * theta - rest, 0.0)
+    nearest = jnp.where(w == 0, jnp.clip(r, -problem.l1, problem.l1), problem.l1 * jnp.sign(w))
+    over = jnp.clip(r - (l2 * w + nearest), -rounding, rounding)
+    r = r - over
     share = jnp.where(l2 > 0, 1.0, jnp.minimum(1.0, problem.l1 / jnp.max(jnp.abs(r))))
     s = jnp.clip(share * r, -problem.l1, problem.l1)
     u = jnp.where(l2 > 0, (r - s) / jnp.where(l2 > 0, l2, 1.0), w)
     terms = l2 / 2 * (w - u) ** 2 + jnp.abs(w) * (problem.l1 - jnp.sign(w) * s)
-    unmet = jnp.where(is_penalised, 0.0, jnp.abs(rest))
-    rounding = 2 * jnp.sum(unmet * jnp.abs(step))
-    return share * kl + (1 - share) * loss + jnp.sum(terms) + rounding
+    unmet = jnp.abs(jnp.where(is_penalised, over, rest))
+    return share * kl + (1 - share) * loss + jnp.sum(terms) + 2 * jnp.sum(unmet * jnp.abs(step))
+
+
+def _rounding(problem: Any, params: Any, p: Array) -> Array:
+    """(p,) what rounding may have done to the gradient."""
+    data, c, eps = problem.data, problem.example_weights(), jnp.finfo(p.dtype).eps
+    hit = data.y[:, None] == jnp.arange(p.shape[1])[None, :]
+    residual = jnp.max(jnp.where(hit, 0.0, p), axis=1)  # 1 - p_y lies between it and K times it
+    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
+    logit = jnp.sum(jnp.abs(data.x) * heaviest[None, :], axis=1)
+    size = 4 * eps * c * residual * (1 + logit)
+    columns = jnp.sum(jnp.abs(data.x) * size[:, None], axis=0)
+    sizes = params._replace(
+        weights=jnp.broadcast_to(columns, params.weights.shape),
+        bias=None if params.bias is None else jnp.broadcast_to(jnp.sum(size), params.bias.shape),
+    )
+    return ravel_pytree(sizes)[0]
 
 
 def _kl(e: Array) -> Array:
@@ -207,20 +235,9 @@ def noise(
 
     Where it is large, rounding may hide a direction along which the objective still falls.
     """
-    data, c, eps = problem.data, problem.example_weights(), jnp.finfo(theta.dtype).eps
+    data, c = problem.data, problem.example_weights()
     params = problem.unravel(theta)
-    p = softmax(logits(params, data.x, data.offset))
-    hit = data.y[:, None] == jnp.arange(p.shape[1])[None, :]
-    residual = jnp.max(jnp.where(hit, 0.0, p), axis=1)  # 1 - p_y lies between it and K times it
-    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
-    rounding = jnp.sum(jnp.abs(data.x) * heaviest[None, :], axis=1)
-    size = 4 * eps * c * residual * (1 + rounding)
-    columns = jnp.sum(jnp.abs(data.x) * size[:, None], axis=0)
-    sizes = params._replace(
-        weights=jnp.broadcast_to(columns, params.weights.shape),
-        bias=None if params.bias is None else jnp.broadcast_to(jnp.sum(size), params.bias.shape),
-    )
-    sizes, _ = ravel_pytree(sizes)
+    sizes = _rounding(problem, params, softmax(logits(params, data.x, data.offset)))
     signs = jax.random.rademacher(jax.random.key(0), (4, len(sizes)), theta.dtype)
 
     def farthest(sign: Array) -> Array:
@@ -278,6 +295,7 @@ def separation(
         return own - z, hit | ~alive[:, None]
 
     def project(near: Array) -> Array:
+        """The step less what of it moves the rows whose margin under it is below a threshold."""
         m, void = margins(logits(problem.unravel(step), data.x, None))
         u = jnp.where(void | (m >= near), 0.0, 1 / lengths[:, None] ** 2)
         hit = (data.y[:, None] == jnp.arange(u.shape[1])[None, :]).astype(dtype)
@@ -291,7 +309,18 @@ def separation(
         spread = assemble(data.x, blocks, num_rows, bias=bias) / (scales[:, None] * scales[None, :])
         values, vectors = jnp.linalg.eigh(spread)
         null = values <= 8 * len(scales) * eps * jnp.max(values)
-        return vectors @ jnp.where(null, vectors.T @ (step * scales), 0.0)
+        inverse = jnp.where(null, 0.0, 1 / jnp.where(null, 1.0, values))
+
+        def refined(_: Array, v: Array) -> Array:
+            """Without what is left of the moves of those rows."""
+            moved, _ = margins(logits(problem.unravel(v / scales), data.x, None))
+            r = u * jnp.where(void, 0.0, moved)
+            r = hit * jnp.sum(r, axis=1, keepdims=True) - r
+            excess = _pull_back(params, data.x, r, first) / scales
+            return v - vectors @ (inverse * (vectors.T @ excess))
+
+        v = vectors @ jnp.where(null, vectors.T @ (step * scales), 0.0)
+        return jax.lax.fori_loop(0, _REFINEMENTS, refined, v)
 
     def verify(v: Array) -> Array:
         v = v / jnp.linalg.norm(v)

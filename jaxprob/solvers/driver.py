@@ -89,7 +89,7 @@ def tolerance(tol: Array | float | None, value: Array) -> Array:
     return jnp.where(jnp.isfinite(value), resolution, -1.0)  # nothing is close to infinity
 
 
-DEFAULT_TOL = {"float64": 1e-9, "float32": 1e-4}
+DEFAULT_TOL = {"float64": 1e-12, "float32": 1e-4}
 
 
 def slack(value: Array) -> Array:

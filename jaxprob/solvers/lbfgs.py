@@ -296,7 +296,7 @@ def lbfgs(
     """L-BFGS in the metric of a sample of the rows, for `jaxprob.fit(..., solver=...)`.
 
     Args:
-        tol: stop when the bound on f - f* is below it, in nats; 1e-9 in float64 and 1e-4 in
+        tol: stop when the bound on f - f* is below it, in nats; 1e-12 in float64 and 1e-4 in
             float32 where None, and never below the rounding of the objective.
         max_steps: at most so many steps, each a pass over the data.
         memory: how many past steps to keep.

@@ -133,7 +133,7 @@ def newton(*, tol: Array | float | None = None, max_steps: int = 100) -> Newton:
     """Newton's method with a line search, for `jaxprob.fit(..., solver=...)`.
 
     Args:
-        tol: stop when the bound on f - f* is below it, in nats; 1e-9 in float64 and 1e-4 in
+        tol: stop when the bound on f - f* is below it, in nats; 1e-12 in float64 and 1e-4 in
             float32 where None, and never below the rounding of the objective.
         max_steps: at most so many steps.
 

@@ -5,10 +5,15 @@ From θ, with gradient g and Hessian H of the smooth part, the step minimises
     gᵀδ + ½ δᵀHδ + l1 ‖w + δ_w‖₁
 
 by coordinate descent, each coordinate a soft threshold; it is halved until the objective falls.
+Where features are nearly collinear, as uncentred ones are with the bias, coordinate descent alone
+crawls. So each sweep is followed by the Newton step of this quadratic among the coordinates that
+are not zero, with their signs held, as far as the first that would change its sign.
 
 Source: Lee, Sun and Saunders, Proximal Newton-type methods for minimizing composite functions, SIAM
 Journal on Optimization 24, 2014; Friedman, Hastie and Tibshirani, Regularization paths for
-generalized linear models via coordinate descent, Journal of Statistical Software 33, 2010.
+generalized linear models via coordinate descent, Journal of Statistical Software 33, 2010; Lee,
+Battle, Raina and Ng, Efficient sparse coding algorithms, Advances in Neural Information Processing
+Systems 19, 2006.
 """
 
 from dataclasses import dataclass
@@ -26,7 +31,7 @@ from jaxprob.solvers.linesearch import backtrack
 from jaxprob.solvers.problem import Problem
 
 _IDLE_STEPS = 4
-_MOST_SWEEPS = 1000
+_MOST_SWEEPS = 200
 
 
 class Memory(NamedTuple):
@@ -62,7 +67,7 @@ class Proximal:
         old = state.memory
         new = backtrack(problem, state.theta, state.value, state.grad, old.move, old.slope)
         h = problem.curvature(new.theta)  # l1 decides where the likelihood is flat
-        move = _coordinate_descent(problem, new.theta, new.grad, h)
+        move = _quadratic_minimiser(problem, new.theta, new.grad, h)
         slope = jnp.vdot(new.grad, move) + problem.penalty(new.theta + move)
         slope = slope - problem.penalty(new.theta)
         proofs = problem.model.certificates
@@ -85,11 +90,12 @@ class Proximal:
         return state
 
 
-def _coordinate_descent(problem: Problem, theta: Array, grad: Array, h: Array) -> Array:
+def _quadratic_minimiser(problem: Problem, theta: Array, grad: Array, h: Array) -> Array:
     """The step that minimises the quadratic model with its l1 term, to rounding."""
     diagonal = jnp.diag(h)
     curvature = jnp.where(diagonal > 0, diagonal, 1.0)
-    threshold = problem.shrinkage() / curvature
+    shrinkage = problem.shrinkage()
+    threshold = shrinkage / curvature
     eps = jnp.finfo(theta.dtype).eps
 
     def coordinate(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -100,26 +106,41 @@ def _coordinate_descent(problem: Problem, theta: Array, grad: Array, h: Array) -
         gain = jnp.abs(change) * jnp.sqrt(curvature[j])
         return w.at[j].set(to), slope + h[j] * change, jnp.maximum(most, gain)
 
-    def sweep(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        w, slope, _, count = carry
-        zero = jnp.zeros((), theta.dtype)
-        w, slope, most = jax.lax.fori_loop(0, len(theta), coordinate, (w, slope, zero))
-        return w, slope, most, count + 1
+    def among_nonzero(w: Array) -> Array:
+        """The minimiser with the signs of w, or the point on the way where one changes."""
+        sign = jnp.where(shrinkage > 0, jnp.sign(w), 0.0)
+        active = (shrinkage == 0) | (w != 0)
+        inside = jnp.where(active[:, None] & active[None, :], h, 0.0)
+        regular = jnp.where(active, jnp.sqrt(eps) * curvature, 1.0)
+        slope = jnp.where(active, grad + h @ (w - theta) + shrinkage * sign, 0.0)
+        step = -factorise(inside + jnp.diag(regular)).solve(slope)
+        room = jnp.where(sign * step < 0, -w / jnp.where(step == 0, 1.0, step), jnp.inf)
+        length = jnp.minimum(1.0, jnp.min(room))
+        new = jnp.where(room <= length, 0.0, w + length * step)
+        return jnp.where(jnp.all(jnp.isfinite(new)), new, w)
 
-    def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
-        w, _, most, count = carry
+    def sweep(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        w, _, count = carry
+        w = among_nonzero(w)
+        zero = jnp.zeros((), theta.dtype)
+        slope = grad + h @ (w - theta)
+        w, _, most = jax.lax.fori_loop(0, len(theta), coordinate, (w, slope, zero))
+        return w, most, count + 1
+
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        w, most, count = carry
         size = jnp.sqrt(jnp.sum(curvature * w**2))
         return (most > 4 * eps * size) & (count < _MOST_SWEEPS)
 
-    start = (theta, grad, jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32))
+    start = (theta, jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unfinished, sweep, start)[0] - theta
 
 
 def proximal(*, tol: Array | float | None = None, max_steps: int = 100) -> Proximal:
-    """Proximal Newton with coordinate descent, for `jaxprob.fit(..., l1=..., solver=...)`.
+    """Proximal Newton, for `jaxprob.fit(..., l1=..., solver=...)`.
 
     Args:
-        tol: stop when the bound on f - f* is below it, in nats; 1e-9 in float64 and 1e-4 in
+        tol: stop when the bound on f - f* is below it, in nats; 1e-12 in float64 and 1e-4 in
             float32 where None, and never below the rounding of the objective.
         max_steps: at most so many steps.
 
