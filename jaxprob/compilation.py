@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import Any
 
 import jax
@@ -14,8 +14,40 @@ from jax.core import eval_context
 _OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 
 
-def eager_jit(fn: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
-    """A `jax.jit` for calls on concrete arrays, also while something else is traced.
+class EagerJit:
+    """A `jax.jit` for calls on concrete arrays, also while something else is traced."""
+
+    def __init__(self, fn: Callable[..., Any], **settings: Any) -> None:
+        flags = os.environ.get("XLA_FLAGS", "")
+        options = {name: value for name, value in _OPTIONS.items() if name not in flags}
+        self._general = jax.jit(fn, **settings)
+        self._quick = jax.jit(fn, compiler_options=options, **settings)
+        self._compiled: set[Any] = set()
+        update_wrapper(self, fn)
+
+    def _for(self, *args: Any) -> Any:
+        arrays = (a for a in jax.tree.leaves(args) if isinstance(a, jax.Array))
+        platforms = {d.platform for d in next(arrays).devices()}
+        return self._quick if platforms == {"cpu"} else self._general
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with eval_context():  # options are only for programs that no other one contains
+            return self._for(args, kwargs)(*args, **kwargs)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile ahead of a call with arrays of these shapes, on the default device."""
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        key = tree, tuple((getattr(a, "shape", a), getattr(a, "dtype", None)) for a in leaves)
+        if key in self._compiled:
+            return
+        program = self._quick if jax.default_backend() == "cpu" else self._general
+        with eval_context():
+            program.lower(*args, **kwargs).compile()
+        self._compiled.add(key)
+
+
+def eager_jit(fn: Callable[..., Any], **settings: Any) -> EagerJit:
+    """Compile a function for calls on concrete arrays, also while something else is traced.
 
     Args:
         fn: what to compile; at least one of its arguments holds a concrete array, of the device
@@ -30,15 +62,4 @@ def eager_jit(fn: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
         >>> float(double(jax.numpy.ones(())))
         2.0
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    options = {name: value for name, value in _OPTIONS.items() if name not in flags}
-    general, quick = jax.jit(fn, **settings), jax.jit(fn, compiler_options=options, **settings)
-
-    @wraps(fn)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        arrays = (a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array))
-        on_cpu = all(d.platform == "cpu" for d in next(arrays).devices())
-        with eval_context():  # options are only for programs that no other one contains
-            return (quick if on_cpu else general)(*args, **kwargs)
-
-    return call
+    return EagerJit(fn, **settings)

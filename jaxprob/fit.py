@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxprob.compilation import eager_jit
-from jaxprob.data import check_data, check_scalar, violations
+from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
 from jaxprob.solvers.driver import Result, Solver, Trace, run
 from jaxprob.solvers.lbfgs import lbfgs
@@ -172,6 +172,13 @@ def fit(
         raise TypeError(
             f"model: expected one such as jaxprob.models.logistic.model(), got {model!r}"
         )
+    plan = partial(_plan, model, l2=l2, l1=l1, solver=solver, init=init)
+
+    def compile_first(shapes: Data) -> None:
+        problem, theta, solvers, traced = plan(shapes)
+        if not traced:
+            _run.compile(solvers[0], problem, theta, trace=trace)
+
     data = check_data(
         x,
         y,
@@ -180,10 +187,29 @@ def fit(
         num_classes=model.labels.num_classes,
         extras=model.extras,
         offset_columns=model.offset_columns,
+        meanwhile=compile_first,
     )
-    dtype = data.x.dtype
-    l2 = None if l2 is None else check_scalar("l2", l2, dtype=dtype)
-    l1 = None if l1 is None else check_scalar("l1", l1, dtype=dtype)
+    problem, theta, solvers, traced = plan(data)
+    if traced:
+        finish = partial(_traced, solver=solvers[0], feature_names=data.feature_names, trace=trace)
+        return _with_auto_axes(finish, problem, problem.start() if theta is None else theta)
+    outcome = _first_that_converges(solvers, problem, theta, trace)
+    return _report(problem, outcome, data.feature_names, Source(model, *problem.data))
+
+
+class _Plan(NamedTuple):
+    """What to solve, where to start if not where the model does, and solvers to try in turn."""
+
+    problem: Problem
+    theta: Array | None
+    solvers: list[Solver]
+    traced: bool
+
+
+def _plan(model: Model, data: Data, *, l2: Any, l1: Any, solver: Solver | None, init: Any) -> _Plan:
+    """What `fit` will do with data, or with data of which only the shapes are known."""
+    l2 = None if l2 is None else check_scalar("l2", l2, dtype=data.x.dtype)
+    l1 = None if l1 is None else check_scalar("l1", l1, dtype=data.x.dtype)
     if model.penalised is None and not (l1 is None and l2 is None):
         raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
     rows = Rows(data.x, data.y, data.weights, data.offset)
@@ -194,11 +220,7 @@ def fit(
     problem = Problem(rows, l2, l1, model, positive, shards)
     theta = None if init is None else _start(problem, init)
     solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
-    if traced:
-        finish = partial(_traced, solver=solvers[0], feature_names=data.feature_names, trace=trace)
-        return _with_auto_axes(finish, problem, problem.start() if theta is None else theta)
-    outcome = _first_that_converges(solvers, problem, theta, trace)
-    return _report(problem, outcome, data.feature_names, Source(model, *problem.data))
+    return _Plan(problem, theta, solvers, traced)
 
 
 class _Outcome(NamedTuple):
@@ -289,10 +311,10 @@ def _first_that_converges(
 ) -> _Outcome:
     for solver in solvers[:-1]:
         outcome = _run(solver, problem, theta, trace=trace)
-        if outcome.result.evidence.status == Status.CONVERGED:
+        if int(outcome.result.evidence.status) == Status.CONVERGED:
             return outcome
     outcome = _run(solvers[-1], problem, theta, trace=trace)
-    open_ = outcome.result.evidence.status != Status.CONVERGED
+    open_ = int(outcome.result.evidence.status) != Status.CONVERGED
     return _certify(solvers[-1], problem, outcome) if open_ and solvers[-1].needs_proof else outcome
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.data.loading import to_device
+
 _HINTS = {
     "O": "a numeric array: convert or encode its text and missing entries first",
     "U": "numbers: encode text as 0..K-1, as numpy.unique(y, return_inverse=True) does",
@@ -19,8 +21,6 @@ _HINTS = {
     "m": "numbers: divide the differences of time by a unit",
     "V": "a plain numeric array, not one of records",
 }
-
-_ALIGNMENT = 64  # bytes, that XLA wants of the memory it is given
 
 
 def feature_names(x: Any) -> tuple[str, ...] | None:
@@ -60,6 +60,30 @@ def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
         >>> as_array("y", [0, 1], shape="(n,)", ndim=1).shape
         (2,)
     """
+    checked = check_array(name, value, shape=shape, ndim=ndim)
+    return checked if isinstance(checked, Array) else to_device(checked)
+
+
+def check_array(name: str, value: Any, *, shape: str, ndim: int) -> Array | np.ndarray:
+    """What `as_array` makes of a value, with what is not yet on a device still on the host.
+
+    Args:
+        name: of the argument, for the message of an error.
+        value: array, nested list, Series or DataFrame.
+        shape: what is expected, in words, such as "(n, d)".
+        ndim: the number of its axes.
+
+    Returns:
+        The array; one of NumPy has the dtype that JAX will give it, and may be the caller's own.
+
+    Raises:
+        TypeError: as `as_array`.
+        ValueError: as `as_array`.
+
+    Example:
+        >>> check_array("y", [0, 1], shape="(n,)", ndim=1).dtype
+        dtype('int32')
+    """
     if isinstance(value, Array):
         _check_dtype(name, value.dtype)
         return _check_axes(name, value, shape, ndim)
@@ -96,23 +120,7 @@ def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
         if not -(2**31) <= low <= high < 2**31:
             raise ValueError(f"{name}: expected values within int32, got {low} to {high}")
         host = host.astype(np.int32)
-    return _to_device(host)
-
-
-def _to_device(host: np.ndarray) -> Array:
-    """A copy on JAX's default device.
-
-    NumPy asks for memory in huge pages, which makes the first copy of a large array several times
-    faster than JAX's; a CPU device takes it as it is, if it is aligned. And `jax.numpy.array`
-    compiles a program for each shape.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.device_put(host)
-    memory = np.empty(host.nbytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    aligned = memory[start : start + host.nbytes].view(host.dtype).reshape(host.shape)
-    np.copyto(aligned, host)
-    return jax.device_put(aligned, may_alias=True)
+    return host
 
 
 def _host_labels(host: np.ndarray) -> np.ndarray:

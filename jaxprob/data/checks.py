@@ -1,5 +1,7 @@
 """Checks on the data of a fit: by value where there are values, by shape for tracers."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +11,8 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.compilation import eager_jit
-from jaxprob.data.arrays import as_array, feature_names
+from jaxprob.data.arrays import check_array, feature_names
+from jaxprob.data.loading import load, to_device
 
 
 class Data(NamedTuple):
@@ -25,11 +28,11 @@ class Data(NamedTuple):
 class Violations(NamedTuple):
     """What is wrong with values, each () bool."""
 
-    x: Array  # an entry is not finite
-    labels: Array  # outside 0..K-1, or not integral
-    weights: Array  # negative or not finite
-    offset: Array  # not finite
-    no_weight: Array  # all weights are zero
+    x: Array | np.ndarray  # an entry is not finite
+    labels: Array | np.ndarray  # outside 0..K-1, or not integral
+    weights: Array | np.ndarray  # negative or not finite
+    offset: Array | np.ndarray  # not finite
+    no_weight: Array | np.ndarray  # all weights are zero
 
     @property
     def invalid(self) -> Array:
@@ -38,7 +41,7 @@ class Violations(NamedTuple):
 
 
 def violations(
-    x: Array, y: Array, weights: Array | None, offset: Array | None, *, num_classes: int
+    x: Any, y: Any, weights: Any, offset: Any, *, num_classes: int, xp: Any = jnp
 ) -> Violations:
     """What is wrong with the values of the data, in one read of them; for use inside `jit`.
 
@@ -48,6 +51,7 @@ def violations(
         weights: (n,), or None.
         offset: (n,) or (n, K), or None.
         num_classes: K.
+        xp: `jax.numpy`, or `numpy` for arrays of NumPy.
 
     Returns:
         Violations, five () bools.
@@ -56,20 +60,21 @@ def violations(
         >>> bool(violations(jnp.ones((2, 1)), jnp.array([0, 2]), None, None, num_classes=2).labels)
         True
     """
-    no = jnp.zeros((), bool)
+    no = xp.zeros((), bool)
     # A sum of zeros is as fast as memory; 0 · inf and 0 · nan are nan.
-    bad_x = jnp.isnan(jnp.sum(x * 0))
-    bad_y = jnp.any((y < 0) | (y >= num_classes))
+    with np.errstate(invalid="ignore"):
+        bad_x = xp.isnan(xp.sum(x * 0))
+    bad_y = xp.any((y < 0) | (y >= num_classes))
     if jnp.issubdtype(y.dtype, jnp.floating):
-        bad_y = bad_y | jnp.any(y != jnp.floor(y))
+        bad_y = bad_y | xp.any(y != xp.floor(y))
     elif y.dtype == bool:
         bad_y = no
     return Violations(
         x=bad_x,
         labels=bad_y,
-        weights=no if weights is None else ~jnp.all((weights >= 0) & jnp.isfinite(weights)),
-        offset=no if offset is None else ~jnp.all(jnp.isfinite(offset)),
-        no_weight=no if weights is None else jnp.all(weights == 0),
+        weights=no if weights is None else ~xp.all((weights >= 0) & xp.isfinite(weights)),
+        offset=no if offset is None else ~xp.all(xp.isfinite(offset)),
+        no_weight=no if weights is None else xp.all(weights == 0),
     )
 
 
@@ -85,6 +90,7 @@ def check_data(
     num_classes: int,
     extras: tuple[str, ...] = (),
     offset_columns: int | None = None,
+    meanwhile: Callable[[Data], None] | None = None,
 ) -> Data:
     """Check the data of a fit before anything is computed.
 
@@ -99,6 +105,8 @@ def check_data(
         num_classes: K.
         extras: the per-example keywords that the model takes; offset needs "offset" among them.
         offset_columns: None where an offset is (n,), K where it is (n, K).
+        meanwhile: what to do, given Data of `jax.ShapeDtypeStruct`s, while large host arrays are
+            copied and their values checked.
 
     Returns:
         Data in the dtype of x, labels as int32.
@@ -112,25 +120,50 @@ def check_data(
         [1, 0]
     """
     names = feature_names(x)
-    x = as_array("x", x, shape="(n, d)", ndim=2)
+    x = check_array("x", x, shape="(n, d)", ndim=2)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.result_type(float))
-    y = as_array("y", y, shape="(n,)", ndim=1)
+    y = check_array("y", y, shape="(n,)", ndim=1)
     n = x.shape[0]
     if n == 0:
         raise ValueError(f"x: expected at least one example, got shape {x.shape}")
     check_length("y", y, n)
     if weights is not None:
-        weights = as_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
+        weights = check_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
         check_length("weights", weights, n)
     if offset is not None:
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     given = [a for a in (x, y, weights, offset) if a is not None]
+    if all(isinstance(a, np.ndarray) for a in given):
+        return _from_host(Data(x, y, weights, offset, names), num_classes, meanwhile)
+    x, y, weights, offset = (
+        to_device(a) if isinstance(a, np.ndarray) else a for a in (x, y, weights, offset)
+    )
+    data = Data(x, y, weights, offset, names)
     if not any(isinstance(a, Tracer) for a in given):
-        found = jax.device_get(_seen(x, y, weights, offset, num_classes=num_classes))
-        if any(found):
-            _explain(found, Data(x, y, weights, offset, names), num_classes)
-    return Data(x, _as_labels(y), weights, offset, names)
+        _raise_if_any(_seen(x, y, weights, offset, num_classes=num_classes), data, num_classes)
+    return data._replace(y=_as_labels(y))
+
+
+def _from_host(data: Data, num_classes: int, meanwhile: Callable[[Data], None] | None) -> Data:
+    """Data on the default device, once their values were checked; valid labels are int32 here."""
+    *hosts, names = data
+
+    def before() -> None:
+        if meanwhile is not None:
+            shapes = (None if h is None else jax.ShapeDtypeStruct(h.shape, h.dtype) for h in hosts)
+            meanwhile(Data(*shapes, names))
+
+    check = partial(violations, num_classes=num_classes, xp=np)
+    arrays, found = load(hosts, check=check, meanwhile=before)
+    loaded = Data(*arrays, names)
+    if found:
+        *some, no_weight = np.array(found).T
+        seen = Violations(*np.any(some, axis=1), np.all(no_weight))
+    else:
+        seen = _seen(*arrays, num_classes=num_classes)
+    _raise_if_any(seen, loaded, num_classes)
+    return loaded
 
 
 def _as_labels(y: Array) -> Array:
@@ -143,7 +176,7 @@ def _as_labels(y: Array) -> Array:
     return y if y.dtype == jnp.int32 else y.astype(jnp.int32)
 
 
-def check_length(name: str, value: Array, n: int) -> None:
+def check_length(name: str, value: Any, n: int) -> None:
     """Raise a ValueError unless there is an entry for each of n examples."""
     if value.shape[0] != n:
         raise ValueError(
@@ -151,19 +184,21 @@ def check_length(name: str, value: Array, n: int) -> None:
         )
 
 
-def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | None) -> Array:
+def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | None) -> Any:
     if "offset" not in extras:
         raise ValueError(f"offset: expected one of the keywords of the model, {extras}, got offset")
     shape = "(n,)" if columns is None else f"(n, {columns}), an entry for each class"
-    offset = as_array("offset", offset, shape=shape, ndim=1 if columns is None else 2)
+    offset = check_array("offset", offset, shape=shape, ndim=1 if columns is None else 2)
     check_length("offset", offset, n)
     if columns is not None and offset.shape[1] != columns:
         raise ValueError(f"offset: expected shape {shape}, got {offset.shape}")
     return offset
 
 
-def _explain(found: Violations, data: Data, num_classes: int) -> None:
+def _raise_if_any(found: Violations, data: Data, num_classes: int) -> None:
     """Raise for the first violation, with the offending entry."""
+    if not any(found := jax.device_get(found)):
+        return
     if found.x:
         x = np.asarray(data.x)
         row, column = np.argwhere(~np.isfinite(x))[0]
