@@ -71,7 +71,7 @@ def load(
     if size < _LARGE:
         found = [copy(start) for start in range(0, n, step)]
     else:
-        with ThreadPoolExecutor(min(1, os.cpu_count() or 1)) as threads:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
             copies = [threads.submit(copy, start) for start in range(0, n, step)]
             if meanwhile is not None:
                 meanwhile()

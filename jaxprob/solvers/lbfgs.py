@@ -32,15 +32,17 @@ from jax.scipy.linalg import cho_solve
 
 from jaxprob.models.base import Evidence, Status
 from jaxprob.models.certificates import KL_HALF
+from jaxprob.solvers.control import only_if
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
 from jaxprob.solvers.linalg import Factor, factorise, no_factor
-from jaxprob.solvers.linesearch import Move, backtrack
+from jaxprob.solvers.linesearch import Move, all_finite, backtrack
 from jaxprob.solvers.problem import Problem
 
 _ROWS_PER_PARAM = 100
 _PARTS = 4  # of the sample, of which the first Hessian, far from the optimum, takes one
 _STEPS = 16  # on the sample with one Hessian
 _MOST_HESSIANS = 8
+_ENOUGH = -1  # instead of their number
 _IDLE_STEPS = 4
 _RIDGE = 1e-2  # on SᵀY of unit diagonal, which is no Gram matrix where the curvature changes
 _STALE = 0.25  # the asymmetry of SᵀY, zero under one Hessian, at which curvature has changed
@@ -61,12 +63,12 @@ class Sample(NamedTuple):
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """The sum of the objectives () and its gradient (p,)."""
-        values, grads = jax.lax.map(lambda part: part.value_and_grad(theta), self.parts)
-        return jnp.sum(values), jnp.sum(grads, axis=0)
+        zero = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
 
-    def penalty(self, theta: Array) -> Array:
-        """None beside l2."""
-        return jnp.zeros((), theta.dtype)
+        def add(i: Array, total: tuple[Array, Array]) -> tuple[Array, Array]:
+            return jax.tree.map(jnp.add, total, self.part(i).value_and_grad(theta))
+
+        return jax.lax.fori_loop(0, self.num_parts(), add, zero)
 
     def hess(self, theta: Array, count: Array) -> Array:
         """The Hessian (p, p) of the sum as the first few parts see it."""
@@ -85,10 +87,7 @@ class Fixed(NamedTuple):
     """What the sample gives."""
 
     sample: Sample
-    anchor: Array  # (p,), θ₀
-    metric: Factor  # of M
     ratio: Array  # (), s
-    proper: Array  # (), whether rounding left the metric as it was computed
 
 
 class Pairs(NamedTuple):
@@ -116,7 +115,7 @@ class Pairs(NamedTuple):
         alpha = cho_solve((lower, True), s @ v)
         w = solved - alpha @ self.solved
         inverse = w + (alpha - cho_solve((lower, True), y @ w)) @ s
-        return jnp.where(jnp.all(jnp.isfinite(inverse)), inverse, solved)
+        return jnp.where(all_finite(inverse), inverse, solved)
 
     def updated(self, move: Array, change: Array, solved: Array, good: Array) -> "Pairs":
         """With one more pair and M⁻¹ times its change, if it is good and has curvature.
@@ -146,13 +145,53 @@ class At(NamedTuple):
     promise: Array  # (), the slope along the step, negated; infinite before the first
 
 
-def _step(objective: Problem | Sample, metric: Factor, at: At) -> At:
+class Metric(NamedTuple):
+    """The Hessian of the sample, scaled to all rows."""
+
+    factor: Factor  # of M
+    anchor: Array  # (p,), θ₀, where it is from
+    proper: Array  # () bool, whether rounding left it as it was computed
+
+
+class Objective(NamedTuple):
+    """The sum over all rows, or as it looks from the sample."""
+
+    problem: Problem
+    fixed: Fixed
+    on_all: Array  # () bool
+
+    def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
+        """The smooth part of the objective () and its gradient (p,)."""
+
+        def on_sample() -> tuple[Array, Array]:
+            sample, ratio = self.fixed
+            narrow = theta.astype(sample.parts.data.x.dtype)
+            value, grad = sample.value_and_grad(narrow)
+            return ratio * value.astype(theta.dtype), ratio * grad.astype(theta.dtype)
+
+        nothing = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
+        seen = only_if(~self.on_all, on_sample, nothing)
+        return only_if(self.on_all, lambda: self.problem.value_and_grad(theta), seen)
+
+    def penalty(self, theta: Array) -> Array:
+        """None beside l2."""
+        return jnp.zeros((), theta.dtype)
+
+
+def _unknown(theta: Array, memory: int) -> At:
+    """At a point of which nothing is known."""
+    zero, infinite = jnp.zeros_like(theta), jnp.asarray(jnp.inf, theta.dtype)
+    move = Move(theta, infinite, zero, jnp.ones((), bool), infinite)
+    return At(move, zero, _no_pairs(memory, theta), infinite)
+
+
+def _step(objective: Objective, factor: Factor, at: At) -> At:
     """One L-BFGS step. From an unknown value, which is infinite, it only looks."""
     old = at.move
     step = -at.pairs.inverse(old.grad, at.solved)
     slope = jnp.vdot(old.grad, step)
     new = backtrack(objective, old.theta, old.value, old.grad, step, slope)
-    solved = metric.solve(new.grad)
+    solved = factor.solve(new.grad)
     known = jnp.isfinite(old.value)
     pairs = at.pairs.updated(
         new.theta - old.theta, new.grad - old.grad, solved - at.solved, new.accepted & known
@@ -161,10 +200,11 @@ def _step(objective: Problem | Sample, metric: Factor, at: At) -> At:
 
 
 class Memory(NamedTuple):
-    """L-BFGS's own: M⁻¹ g, the pairs, and how the bound and the objective have come along."""
+    """L-BFGS's own: where it is, the metric, and how the bound has come along."""
 
-    solved: Array  # (p,)
-    pairs: Pairs
+    at: At
+    metric: Metric
+    hessians: Array  # () int32, so far; _ENOUGH once the sample is fitted
     bound: Array  # (), on f - f*, were its conditions met
     idle: Array  # (), steps without progress
 
@@ -188,99 +228,109 @@ class LBFGS:
     needs_proof = True
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Fixed, Array]:
-        """Fit a sample of the rows, and keep its Hessian."""
+        """Draw a sample of the rows."""
         n, d = problem.data.x.shape
         rows = _ROWS_PER_PARAM * (d + 1) if self.sample_rows is None else self.sample_rows
         parts = problem.sample(rows, _PARTS)
         ratio = jnp.asarray(n / parts.data.y.size, theta.dtype)
         sample = Sample(parts if self.sample_dtype is None else parts.astype(self.sample_dtype))
-        theta = problem.canonical(theta)
-        anchor, start, metric = self._fit(sample, theta.astype(sample.parts.data.x.dtype))
-        proper = metric.untouched() & ~metric.singular()
-        metric = jax.tree.map(lambda a: a.astype(theta.dtype), metric)
-        metric = metric._replace(scale=metric.scale * jnp.sqrt(ratio))
-        start = jnp.where(jnp.all(jnp.isfinite(start)), start.astype(theta.dtype), theta)
-        return Fixed(sample, anchor, metric, ratio, proper), start
-
-    def _fit(self, sample: Sample, theta: Array) -> tuple[Array, Array, Factor]:
-        """L-BFGS with a few Hessians: where the last one is from, a better point, its factor.
-
-        Fitting the sample more closely than its optimum is to that of all rows would be wasted.
-        """
-        close = jnp.asarray(1e-2 * len(theta), theta.dtype)
-
-        def unfinished(carry: tuple[At, Array]) -> Array:
-            at, count = carry
-            return (count < _STEPS) & (at.promise > close) & at.move.accepted
-
-        def with_new_metric(carry: tuple[At, Array, Factor, Array]) -> tuple:
-            at, _, _, k = carry
-            anchor, move = at.move.theta, at.move._replace(accepted=jnp.ones((), bool))
-            metric = factorise(sample.hess(anchor, jnp.where(k == 0, 1, sample.num_parts())))
-            none = _no_pairs(self.memory, anchor)
-            at = At(move, metric.solve(move.grad), none, jnp.full_like(at.promise, jnp.inf))
-            at, _ = jax.lax.while_loop(
-                unfinished,
-                lambda c: (_step(sample, metric, c[0]), c[1] + 1),
-                (at, jnp.zeros((), jnp.int32)),
-            )
-            fitted = (k > 0) & ((at.promise <= close) | ~at.move.accepted)
-            return at, anchor, metric, jnp.where(fitted, _MOST_HESSIANS, k + 1)
-
-        infinite = jnp.asarray(jnp.inf, theta.dtype)
-        move = Move(theta, infinite, jnp.zeros_like(theta), jnp.ones((), bool), infinite)
-        at = At(move, jnp.zeros_like(theta), _no_pairs(self.memory, theta), infinite)
-        at, anchor, metric, _ = jax.lax.while_loop(
-            lambda c: c[3] < _MOST_HESSIANS,
-            with_new_metric,
-            (at, theta, no_factor(theta), jnp.zeros((), jnp.int32)),
-        )
-        return anchor, at.move.theta, metric
+        return Fixed(sample, ratio), problem.canonical(theta)
 
     def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
         """Nothing known yet."""
-        infinite = jnp.asarray(jnp.inf, theta.dtype)
-        pairs = _no_pairs(self.memory, theta)
-        return blank(
-            theta, Memory(jnp.zeros_like(theta), pairs, infinite, jnp.zeros((), jnp.int32))
-        )
+        infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
+        metric = Metric(no_factor(theta), theta, jnp.zeros((), bool))
+        at = _unknown(theta, self.memory)
+        return blank(theta, Memory(at, metric, zero, infinite, zero))
 
     def step(self, problem: Problem, fixed: Fixed, state: State, k: Array) -> State:
-        """Move along the quasi-Newton direction, then bound the distance to the optimum."""
-        memory, one = state.memory, jnp.ones((), state.theta.dtype)
-        old = Move(state.theta, state.value, state.grad, one > 0, one)
-        at = _step(problem, fixed.metric, At(old, memory.solved, memory.pairs, one))
+        """Move along the quasi-Newton direction, then bound the distance to the optimum.
+
+        Step 0 fits the sample, and looks at all rows where that ended.
+        """
+        old = state.memory
+
+        def round_(carry: tuple[At, Metric, Array, Array]) -> tuple[At, Metric, Array, Array]:
+            at, metric, hessians, _ = carry
+            on_all = hessians == _ENOUGH
+            at, metric = only_if(
+                ~on_all, lambda: self._with_new_metric(fixed, at, hessians), (at, metric)
+            )
+            objective = Objective(problem, fixed, on_all)
+            close = fixed.ratio * jnp.asarray(1e-2 * len(state.theta), state.theta.dtype)
+
+            def unfinished(carry: tuple[At, Array]) -> Array:
+                at, count = carry
+                going = (count < _STEPS) & (at.promise > close) & at.move.accepted
+                return jnp.where(on_all, count == 0, going)
+
+            at, _ = jax.lax.while_loop(
+                unfinished,
+                lambda c: (_step(objective, metric.factor, c[0]), c[1] + 1),
+                (at, jnp.zeros((), jnp.int32)),
+            )
+            fitted = (hessians > 0) & ((at.promise <= close) | ~at.move.accepted)
+            last = fitted | (hessians == _MOST_HESSIANS - 1)
+            start = jnp.where(all_finite(at.move.theta), at.move.theta, state.theta)
+            at = only_if(last & ~on_all, lambda: _unknown(start, self.memory), at)
+            hessians = jnp.where(on_all | last, _ENOUGH, hessians + 1)
+            return at, metric, hessians, on_all
+
+        at, metric, hessians, _ = jax.lax.while_loop(
+            lambda carry: ~carry[3],
+            round_,
+            (old.at, old.metric, old.hessians, jnp.zeros((), bool)),
+        )
         new = at.move
         bound = KL_HALF * fixed.ratio * jnp.vdot(new.grad, at.solved)
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
-        idle = jnp.where(falls, 0, memory.idle + 1)
-        stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~(bound < memory.bound / 2))
-        evidence = self._prove(problem, fixed, new, bound, state.evidence)
+        idle = jnp.where(falls, 0, old.idle + 1)
+        stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~(bound < old.bound / 2))
+        evidence = self._prove(problem, fixed, metric, new, bound, state.evidence)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        memory = Memory(at.solved, at.pairs, bound, idle)
+        memory = Memory(at, metric, hessians, bound, idle)
         return State(new.theta, new.value, new.grad, evidence, memory)
+
+    def _with_new_metric(self, fixed: Fixed, at: At, hessians: Array) -> tuple[At, Metric]:
+        """The Hessian of one part of the sample at first, then of all of them, at this point."""
+        sample, theta = fixed.sample, at.move.theta
+        count = jnp.where(hessians == 0, 1, sample.num_parts())
+        factor = factorise(sample.hess(theta.astype(sample.parts.data.x.dtype), count))
+        proper = factor.untouched() & ~factor.singular()
+        factor = jax.tree.map(lambda a: a.astype(theta.dtype), factor)
+        factor = factor._replace(scale=factor.scale * jnp.sqrt(fixed.ratio))
+        move = at.move._replace(accepted=jnp.ones((), bool))
+        none = _no_pairs(self.memory, theta)
+        at = At(move, factor.solve(move.grad), none, jnp.full_like(at.promise, jnp.inf))
+        return at, Metric(factor, theta, proper)
 
     def finish(self, problem: Problem, fixed: Fixed, state: State) -> State:
         """Nothing to add."""
         return state._replace(theta=problem.canonical(state.theta))
 
     def _prove(
-        self, problem: Problem, fixed: Fixed, at: Move, bound: Array, evidence: Evidence
+        self,
+        problem: Problem,
+        fixed: Fixed,
+        metric: Metric,
+        at: Move,
+        bound: Array,
+        evidence: Evidence,
     ) -> Evidence:
         """CONVERGED where the bound is small and its conditions are met."""
         proofs = problem.model.certificates
-        small = (bound <= tolerance(self.tol, at.value)) & fixed.proper
+        small = (bound <= tolerance(self.tol, at.value)) & metric.proper
         if proofs is None:
             return with_status(evidence._replace(gap=bound), small, Status.CONVERGED)
 
         def proved() -> Array:
-            moved = (at.theta - fixed.anchor).astype(fixed.anchor.dtype)
+            moved = (at.theta - metric.anchor).astype(fixed.sample.parts.data.x.dtype)
             factor = jnp.exp(fixed.sample.logit_range(moved)).astype(bound.dtype)
             decrement = factor * bound / KL_HALF
             even = decrement <= proofs.least_mass(at.theta, problem) / 4  # every |e| <= 1/2
             return jnp.where(even, factor * bound, jnp.inf)
 
-        gap = jax.lax.cond(small, proved, lambda: jnp.full_like(bound, jnp.inf))
+        gap = only_if(small, proved, jnp.full_like(bound, jnp.inf))
         close = gap <= tolerance(self.tol, at.value)
         return with_status(evidence._replace(gap=gap), close, Status.CONVERGED)
 

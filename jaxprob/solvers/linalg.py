@@ -29,7 +29,7 @@ class Factor(NamedTuple):
     def singular(self) -> Array:
         """Whether some direction has no curvature beyond rounding."""
         floor = 16 * len(self.scale) * jnp.finfo(self.scale.dtype).eps
-        return jnp.min(jnp.diag(self.lower)) ** 2 <= floor + self.ridge
+        return jnp.min(_diagonal(self.lower)) ** 2 <= floor + self.ridge
 
     def untouched(self) -> Array:
         """Whether the ridge is as small as it gets."""
@@ -38,6 +38,11 @@ class Factor(NamedTuple):
 
 def _least_ridge(size: int, dtype: jnp.dtype) -> Array:
     return jnp.asarray(2 * size * jnp.finfo(dtype).eps, dtype)
+
+
+def _diagonal(a: Array) -> Array:
+    """(p,), by a sum, which compiles faster than a gather."""
+    return jnp.sum(jnp.where(jnp.eye(len(a), dtype=bool), a, 0.0), axis=1)
 
 
 def no_factor(theta: Array) -> Factor:
@@ -128,7 +133,7 @@ def factorise(h: Array) -> Factor:
     Returns:
         A Factor; full of NaN where h is not finite.
     """
-    diagonal = jnp.diag(h)
+    diagonal = _diagonal(h)
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
     scaled = h / (scale[:, None] * scale[None, :])
     eye = jnp.eye(len(scale), dtype=h.dtype)
