@@ -48,6 +48,11 @@ def load(
 
     Returns:
         The arrays, and what `check` said of each chunk.
+
+    Example:
+        >>> arrays, found = load([np.ones((3, 2), "float32")], check=lambda x: bool(x.all()))
+        >>> arrays[0].shape, found
+        ((3, 2), [True])
     """
     size = sum(host.nbytes for host in hosts if host is not None)
     if jax.default_backend() != "cpu":

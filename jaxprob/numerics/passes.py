@@ -15,7 +15,7 @@ from jax.custom_batching import custom_vmap
 
 _BLOCK_ROWS = (128, 2048)  # rows whose products are summed before the blocks are
 _GRAM_BYTES = 1 << 23  # of temporary memory in a Gram: a block that stays in the outer cache
-_PAIRS_BYTES = 384  # of one row's weightings: from here on, pairs of columns are worth forming
+_PAIRS_SHARE = 3  # weightings times this, from as many as columns on: pairs are worth forming
 _SMALL_GRAM = 1e4  # operations for each weighting, below which a product of its own is too small
 _CACHE_BYTES = 1 << 18  # of rows that stay in one core's cache between two reads
 
@@ -172,7 +172,7 @@ def _pairs_gram(x: Array, s: Array) -> Array:
 def _grams(x: Array, s: Array) -> Array:
     (n, d), count = x.shape, len(s)
     small = n * d**2 < _SMALL_GRAM * count
-    if small or count * x.dtype.itemsize >= _PAIRS_BYTES:
+    if small or _PAIRS_SHARE * count >= d:
         return _pairs_gram(x, s)
     return jax.lax.map(partial(_plain_gram, x), s)
 

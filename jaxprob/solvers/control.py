@@ -21,6 +21,9 @@ def only_if(needed: Array | bool, compute: Callable[[], T], otherwise: T) -> T:
         compute: without arguments, returning what is like `otherwise`.
         otherwise: what to return where it is not needed.
 
+    Returns:
+        The one or the other.
+
     Example:
         >>> float(only_if(jnp.array(False), lambda: jnp.array(1.0), jnp.array(2.0)))
         2.0

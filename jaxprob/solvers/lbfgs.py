@@ -28,7 +28,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import cho_solve
 
 from jaxprob.models.base import Evidence, Status
 from jaxprob.models.certificates import KL_HALF
@@ -44,8 +43,7 @@ _STEPS = 16  # on the sample with one Hessian
 _MOST_HESSIANS = 8
 _ENOUGH = -1  # instead of their number
 _IDLE_STEPS = 4
-_RIDGE = 1e-2  # on SᵀY of unit diagonal, which is no Gram matrix where the curvature changes
-_STALE = 0.25  # the asymmetry of SᵀY, zero under one Hessian, at which curvature has changed
+_LEAST_LEFT = 1e-2  # of the curvature of a move, after what the older ones know of it
 
 
 class Sample(NamedTuple):
@@ -91,7 +89,7 @@ class Fixed(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """The last moves s and changes y of the gradient, newest last, sᵀy = 1; zeros if unused."""
+    """Moves s and changes y of the gradient, conjugate: sᵢᵀyⱼ = δᵢⱼ; newest last, zeros if unused."""
 
     moves: Array  # (memory, p)
     changes: Array  # (memory, p)
@@ -102,34 +100,33 @@ class Pairs(NamedTuple):
 
         With S the moves and Y = H S the changes it is the block BFGS update
 
-            S (SᵀY)⁻¹ Sᵀ + (I - S (SᵀY)⁻¹ Yᵀ) M⁻¹ (I - Y (SᵀY)⁻¹ Sᵀ),
+            S Sᵀ + (I - S Yᵀ) M⁻¹ (I - Y Sᵀ),
 
         which minimises exactly over the span of S, as conjugate gradients do; the usual recursion
-        meets only the newest pair exactly, and takes half as many steps again. Where curvature
-        changed so much that SᵀY is not positive, it is M⁻¹.
+        meets only the newest pair exactly, and takes half as many steps again.
         """
-        s, y = self.moves, self.changes
-        products = s @ y.T
-        ridge = jnp.where(jnp.diag(products) > 0, _RIDGE, 1.0).astype(v.dtype)
-        lower = jnp.linalg.cholesky(products + jnp.diag(ridge), symmetrize_input=True)
-        alpha = cho_solve((lower, True), s @ v)
-        w = solved - alpha @ self.solved
-        inverse = w + (alpha - cho_solve((lower, True), y @ w)) @ s
-        return jnp.where(all_finite(inverse), inverse, solved)
+        along = self.moves @ v
+        rest = solved - along @ self.solved
+        return rest + (along - self.changes @ rest) @ self.moves
 
     def updated(self, move: Array, change: Array, solved: Array, good: Array) -> "Pairs":
         """With one more pair and M⁻¹ times its change, if it is good and has curvature.
 
-        Older pairs that see another Hessian than it does are dropped.
+        All older pairs are dropped where it adds nothing to them but rounding.
         """
-        curvature = jnp.vdot(move, change)
-        keep = good & (curvature > 0)
-        newest = jnp.stack([move, change, solved])[:, None]
-        newest = newest / jnp.sqrt(jnp.where(keep, curvature, 1.0))
-        asymmetry = jnp.abs(self.moves @ newest[1, 0] - self.changes @ newest[0, 0])
-        stale = keep & (asymmetry > _STALE)
-        old = jnp.where(stale[:, None], 0.0, jnp.stack(self))
-        return Pairs(*jnp.where(keep, jnp.concatenate([old[:, 1:], newest], axis=1), old))
+        newest = jnp.stack([move, change, solved])
+        ahead, back = self.changes @ move, self.moves @ change  # equal under one Hessian
+        known = jnp.stack([ahead @ self.moves, back @ self.changes, back @ self.solved])
+        conjugate = newest - known
+        curvature, left = jnp.vdot(move, change), jnp.vdot(conjugate[0], conjugate[1])
+        adds = left > _LEAST_LEFT * curvature
+        newest = jnp.where(adds, conjugate, newest)
+        curvature = jnp.where(adds, left, curvature)
+        usable = good & (curvature > 0)
+        newest = newest / jnp.sqrt(jnp.where(usable, curvature, 1.0))
+        old = jnp.stack(self)
+        live = jnp.where(adds, old[:, 1:], 0.0)
+        return Pairs(*jnp.where(usable, jnp.concatenate([live, newest[:, None]], axis=1), old))
 
 
 def _no_pairs(memory: int, theta: Array) -> Pairs:
