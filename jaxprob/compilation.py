@@ -31,6 +31,7 @@ class EagerJit:
         return self._quick if platforms == {"cpu"} else self._general
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
         with eval_context():  # options are only for programs that no other one contains
             return self._for(args, kwargs)(*args, **kwargs)
 

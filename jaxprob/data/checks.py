@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from jaxprob.compilation import eager_jit
 from jaxprob.data.arrays import check_array, feature_names
-from jaxprob.data.loading import load, to_device
+from jaxprob.data.loading import load
 
 
 class Data(NamedTuple):
@@ -61,9 +61,7 @@ def violations(
         True
     """
     no = xp.zeros((), bool)
-    # A sum of zeros is as fast as memory; 0 · inf and 0 · nan are nan.
-    with np.errstate(invalid="ignore"):
-        bad_x = xp.isnan(xp.sum(x * 0))
+    bad_x = _some_not_finite(x) if xp is np else xp.isnan(xp.sum(x * 0))  # 0 · inf is nan
     bad_y = xp.any((y < 0) | (y >= num_classes))
     if jnp.issubdtype(y.dtype, jnp.floating):
         bad_y = bad_y | xp.any(y != xp.floor(y))
@@ -76,6 +74,13 @@ def violations(
         offset=no if offset is None else ~xp.all(xp.isfinite(offset)),
         no_weight=no if weights is None else xp.all(weights == 0),
     )
+
+
+def _some_not_finite(a: np.ndarray) -> np.bool:
+    """Whether an entry is infinite or NaN; one sum, unless it overflows, is twice as fast."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.sum(a)
+    return ~np.isfinite(total) and ~np.all(np.isfinite(a))
 
 
 _seen = eager_jit(violations, static_argnames=["num_classes"])
@@ -106,7 +111,7 @@ def check_data(
         extras: the per-example keywords that the model takes; offset needs "offset" among them.
         offset_columns: None where an offset is (n,), K where it is (n, K).
         meanwhile: what to do, given Data of `jax.ShapeDtypeStruct`s, while large host arrays are
-            copied and their values checked.
+            copied.
 
     Returns:
         Data in the dtype of x, labels as int32.
@@ -133,37 +138,42 @@ def check_data(
         check_length("weights", weights, n)
     if offset is not None:
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
-    given = [a for a in (x, y, weights, offset) if a is not None]
-    if all(isinstance(a, np.ndarray) for a in given):
-        return _from_host(Data(x, y, weights, offset, names), num_classes, meanwhile)
-    x, y, weights, offset = (
-        to_device(a) if isinstance(a, np.ndarray) else a for a in (x, y, weights, offset)
-    )
-    data = Data(x, y, weights, offset, names)
-    if not any(isinstance(a, Tracer) for a in given):
-        _raise_if_any(_seen(x, y, weights, offset, num_classes=num_classes), data, num_classes)
-    return data._replace(y=_as_labels(y))
-
-
-def _from_host(data: Data, num_classes: int, meanwhile: Callable[[Data], None] | None) -> Data:
-    """Data on the default device, once their values were checked; valid labels are int32 here."""
-    *hosts, names = data
-
-    def before() -> None:
-        if meanwhile is not None:
-            shapes = (None if h is None else jax.ShapeDtypeStruct(h.shape, h.dtype) for h in hosts)
-            meanwhile(Data(*shapes, names))
-
-    check = partial(violations, num_classes=num_classes, xp=np)
-    arrays, found = load(hosts, check=check, meanwhile=before)
-    loaded = Data(*arrays, names)
-    if found:
-        *some, no_weight = np.array(found).T
-        seen = Violations(*np.any(some, axis=1), np.all(no_weight))
+    arrays = x, y, weights, offset
+    _check_values(*arrays, num_classes=num_classes, names=names)
+    on_host = [isinstance(a, np.ndarray) for a in arrays]
+    if meanwhile is not None and all(h or a is None for h, a in zip(on_host, arrays, strict=True)):
+        shapes = (None if a is None else jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays)
+        meanwhile = partial(meanwhile, Data(*shapes, names))
     else:
-        seen = _seen(*arrays, num_classes=num_classes)
-    _raise_if_any(seen, loaded, num_classes)
-    return loaded
+        meanwhile = None
+    x, y, weights, offset = load(list(arrays), meanwhile=meanwhile)
+    return Data(x, _as_labels(y), weights, offset, names)
+
+
+def _check_values(
+    x: Any, y: Any, weights: Any, offset: Any, *, num_classes: int, names: tuple[str, ...] | None
+) -> None:
+    """Raise a ValueError for values out of range, unless one of the arrays is a tracer.
+
+    By NumPy where it can read all of them in place, which needs no program.
+    """
+    arrays = x, y, weights, offset
+    if any(isinstance(a, Tracer) for a in arrays):
+        return
+    views = [_host_view(a) for a in arrays]
+    if all(a is None or v is not None for a, v in zip(arrays, views, strict=True)):
+        found = violations(*views, num_classes=num_classes, xp=np)
+    else:
+        found = jax.device_get(_seen(*load(list(arrays)), num_classes=num_classes))
+    if any(found):
+        _raise(found, Data(x, y, weights, offset, names), num_classes)
+
+
+def _host_view(a: Any) -> np.ndarray | None:
+    """The array as NumPy sees it in place, None where it cannot."""
+    if isinstance(a, Array) and {d.platform for d in a.devices()} == {"cpu"}:
+        return np.asarray(a) if len(a.devices()) == 1 else None
+    return a if isinstance(a, np.ndarray) else None
 
 
 def _as_labels(y: Array) -> Array:
@@ -195,10 +205,8 @@ def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | N
     return offset
 
 
-def _raise_if_any(found: Violations, data: Data, num_classes: int) -> None:
+def _raise(found: Violations, data: Data, num_classes: int) -> None:
     """Raise for the first violation, with the offending entry."""
-    if not any(found := jax.device_get(found)):
-        return
     if found.x:
         x = np.asarray(data.x)
         row, column = np.argwhere(~np.isfinite(x))[0]

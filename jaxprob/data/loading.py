@@ -1,4 +1,4 @@
-"""Host arrays on their way to a device: copied and checked in one read, large ones by threads."""
+"""Host arrays on their way to a device, large ones by threads."""
 
 import os
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 
 _ALIGNMENT = 64  # bytes, that XLA wants of the memory it is given
-_CHUNK = 2**17  # entries, which stay in a core's cache between the copy and the check
 _LARGE = 2**24  # bytes from which on threads are worth their start
+_MOST_THREADS = 4
 
 
 def to_device(host: np.ndarray) -> Array:
@@ -27,61 +27,62 @@ def to_device(host: np.ndarray) -> Array:
         >>> to_device(np.arange(3.0, dtype="float32")).tolist()
         [0.0, 1.0, 2.0]
     """
-    return load([host])[0][0]
+    return load([host])[0]
 
 
-def load(
-    hosts: list[np.ndarray | None],
-    *,
-    check: Callable[..., Any] | None = None,
-    meanwhile: Callable[[], None] | None = None,
-) -> tuple[list[Array | None], list[Any]]:
-    """Copies on JAX's default device.
+def load(arrays: list[Any], *, meanwhile: Callable[[], None] | None = None) -> list[Any]:
+    """Copies of NumPy's arrays on JAX's default device.
 
     NumPy asks for memory in huge pages, which makes the first copy of a large array several times
     faster than JAX's; a CPU device takes it as it is, if it is aligned.
 
     Args:
-        hosts: arrays with a first axis of one length, or None.
-        check: of chunks of rows of all arrays, as they are copied; not called for other devices.
+        arrays: of NumPy; what is none, such as an array of JAX or None, passes through.
         meanwhile: what to do while large arrays are copied; not called for small ones.
 
     Returns:
-        The arrays, and what `check` said of each chunk.
+        A list like `arrays`.
 
     Example:
-        >>> arrays, found = load([np.ones((3, 2), "float32")], check=lambda x: bool(x.all()))
-        >>> arrays[0].shape, found
-        ((3, 2), [True])
+        >>> one, none = load([np.ones((3, 2), "float32"), None])
+        >>> one.shape, none
+        ((3, 2), None)
     """
-    size = sum(host.nbytes for host in hosts if host is not None)
-    if jax.default_backend() != "cpu":
-        arrays = [None if host is None else jax.device_put(host) for host in hosts]
-        if meanwhile is not None and size >= _LARGE:
-            meanwhile()  # transfers do not wait
-        return arrays, []
-    targets = [None if host is None else _aligned(host) for host in hosts]
-    given = [(h, t) for h, t in zip(hosts, targets, strict=True) if h is not None and t is not None]
-    n, entries = len(given[0][0]), max(host.size for host, _ in given)
-    step = max(1, n * _CHUNK // max(entries, 1))
+    is_host = [isinstance(a, np.ndarray) for a in arrays]
+    large = sum(a.nbytes for a, here in zip(arrays, is_host, strict=True) if here) >= _LARGE
+    if jax.default_backend() == "cpu":
+        targets = [_aligned(a) if here else a for a, here in zip(arrays, is_host, strict=True)]
+        pairs = [(t, a) for t, a, here in zip(targets, arrays, is_host, strict=True) if here]
+        if large:
+            _copy_by_threads(pairs, meanwhile)
+        else:
+            for pair in pairs:
+                np.copyto(*pair)
+        return [
+            jax.device_put(t, may_alias=True) if here else t
+            for t, here in zip(targets, is_host, strict=True)
+        ]
+    put = [jax.device_put(a) if here else a for a, here in zip(arrays, is_host, strict=True)]
+    if large and meanwhile is not None:
+        meanwhile()  # transfers do not wait
+    return put
 
-    def copy(start: int) -> Any:
-        rows = slice(start, start + step)
-        for host, target in given:
-            np.copyto(target[rows], host[rows])
-        if check is not None:
-            return check(*(None if target is None else target[rows] for target in targets))
-        return None
 
-    if size < _LARGE:
-        found = [copy(start) for start in range(0, n, step)]
-    else:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-            copies = [threads.submit(copy, start) for start in range(0, n, step)]
-            if meanwhile is not None:
-                meanwhile()
-            found = [one.result() for one in copies]
-    return [None if t is None else jax.device_put(t, may_alias=True) for t in targets], found
+def _copy_by_threads(
+    pairs: list[tuple[np.ndarray, np.ndarray]], meanwhile: Callable[[], None] | None
+) -> None:
+    """Copy each pair's second array into its first, as many parts at a time as there are cores."""
+    count = min(_MOST_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as threads:
+        copies = []
+        for target, host in pairs:
+            step = max(1, -(-len(host) // count))
+            parts = (slice(start, start + step) for start in range(0, len(host), step))
+            copies += [threads.submit(np.copyto, target[part], host[part]) for part in parts]
+        if meanwhile is not None:
+            meanwhile()
+        for one in copies:
+            one.result()
 
 
 def _aligned(host: np.ndarray) -> np.ndarray:

@@ -15,17 +15,19 @@ Source: Robbins and Monro, A stochastic approximation method, Annals of Mathemat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.models.base import Status
 from jaxprob.solvers.driver import State, blank, with_status
 from jaxprob.solvers.problem import Problem
+
+if TYPE_CHECKING:
+    import optax
 
 
 class Memory(NamedTuple):
@@ -43,7 +45,7 @@ class Memory(NamedTuple):
 class Gradient:
     """Settings of `gradient`."""
 
-    optimiser: Callable[..., optax.GradientTransformation]
+    optimiser: Callable[..., "optax.GradientTransformation"]
     hyper: dict[str, Any] = field(hash=False)
     settings: tuple[tuple[str, Any], ...]
     max_steps: int
@@ -83,15 +85,17 @@ class Gradient:
         """Nothing to add."""
         return state
 
-    def _build(self) -> optax.GradientTransformation:
+    def _build(self) -> "optax.GradientTransformation":
         return self.optimiser(**self.hyper, **dict(self.settings))
 
     def _update(
         self, problem: Problem, theta: Array, grad: Array, memory: Memory
     ) -> tuple[Array, Memory]:
+        from optax import apply_updates  # takes as long to import as all the rest of jaxprob
+
         params, grads = problem.unravel(theta), problem.unravel(grad)
         change, optimiser = self._build().update(grads, memory.optimiser, params)
-        new = ravel_pytree(optax.apply_updates(params, change))[0]
+        new = ravel_pytree(apply_updates(params, change))[0]
         return new.astype(theta.dtype), Memory(optimiser)
 
     def _all_rows(self, problem: Problem, state: State, k: Array) -> tuple[Array, Memory]:
@@ -114,7 +118,7 @@ class Gradient:
 
 
 def gradient(
-    optimiser: Callable[..., optax.GradientTransformation],
+    optimiser: Callable[..., "optax.GradientTransformation"],
     *,
     max_steps: int = 1000,
     grad_tol: Array | float = 1e-9,
@@ -141,10 +145,11 @@ def gradient(
         ValueError: for minibatches without a key, or a batch size below 1.
 
     Example:
+        >>> import optax
         >>> gradient(optax.sgd, learning_rate=0.1).max_steps
         1000
     """
-    if not callable(optimiser) or isinstance(optimiser, optax.GradientTransformation):
+    if not callable(optimiser):
         raise TypeError(
             "optimiser: expected a function such as optax.sgd, with its settings as keywords here "
             f"(gradient(optax.sgd, learning_rate=0.1)), got {optimiser!r}"

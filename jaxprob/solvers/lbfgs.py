@@ -89,7 +89,7 @@ class Fixed(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Moves s and changes y of the gradient, conjugate: sᵢᵀyⱼ = δᵢⱼ; newest last, zeros if unused."""
+    """Moves s and changes y of the gradient, conjugate: sᵢᵀyⱼ = δᵢⱼ; newest last, zeros before."""
 
     moves: Array  # (memory, p)
     changes: Array  # (memory, p)

@@ -12,12 +12,14 @@ CSD-970002, 1997.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr
 
 _ETA = 2.0**-20
 _SAMPLES = 8
@@ -82,7 +84,7 @@ def longest_sum(fn: Callable[..., Array], *args: Any) -> int:
     return _longest_sum(closed.jaxpr)
 
 
-def _longest_sum(jaxpr: Jaxpr) -> int:
+def _longest_sum(jaxpr: "Jaxpr") -> int:
     longest = 1
     for eqn in jaxpr.eqns:
         inner = _inner(eqn.params)
@@ -119,8 +121,10 @@ class _Blur:
         return value * (1 + _ETA * self.draws[index].reshape(shape)).astype(dtype)
 
 
-def _evaluate(jaxpr: Jaxpr, consts: Any, args: Any, blur: _Blur) -> list[Any]:
+def _evaluate(jaxpr: "Jaxpr", consts: Any, args: Any, blur: _Blur) -> list[Any]:
     """Run a jaxpr with blurred arithmetic."""
+    from jax.extend.core import Literal
+
     values: dict[Any, Any] = {}
     values.update(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
@@ -145,6 +149,8 @@ def _evaluate(jaxpr: Jaxpr, consts: Any, args: Any, blur: _Blur) -> list[Any]:
 
 def _inner(params: dict[str, Any]) -> Any:
     """The program inside an equation that calls one, such as that of `jax.jit`."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr
+
     for name in ("jaxpr", "call_jaxpr", "call"):
         inner = params.get(name)
         if isinstance(inner, Jaxpr):
