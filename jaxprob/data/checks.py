@@ -26,16 +26,16 @@ class Data(NamedTuple):
 
 
 class Violations(NamedTuple):
-    """What is wrong with values, each () bool."""
+    """What is wrong with values, each () bool of JAX or NumPy."""
 
-    x: Array | np.ndarray  # an entry is not finite
-    labels: Array | np.ndarray  # outside 0..K-1, or not integral
-    weights: Array | np.ndarray  # negative or not finite
-    offset: Array | np.ndarray  # not finite
-    no_weight: Array | np.ndarray  # all weights are zero
+    x: Any  # an entry is not finite
+    labels: Any  # outside 0..K-1, or not integral
+    weights: Any  # negative or not finite
+    offset: Any  # not finite
+    no_weight: Any  # all weights are zero
 
     @property
-    def invalid(self) -> Array:
+    def invalid(self) -> Any:
         """Whether any value is out of its range."""
         return self.x | self.labels | self.weights | self.offset
 
@@ -140,13 +140,11 @@ def check_data(
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     arrays = x, y, weights, offset
     _check_values(*arrays, num_classes=num_classes, names=names)
-    on_host = [isinstance(a, np.ndarray) for a in arrays]
-    if meanwhile is not None and all(h or a is None for h, a in zip(on_host, arrays, strict=True)):
+    prepare = None
+    if meanwhile is not None and not any(isinstance(a, Array) for a in arrays):
         shapes = (None if a is None else jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays)
-        meanwhile = partial(meanwhile, Data(*shapes, names))
-    else:
-        meanwhile = None
-    x, y, weights, offset = load(list(arrays), meanwhile=meanwhile)
+        prepare = partial(meanwhile, Data(*shapes, names))
+    x, y, weights, offset = load(list(arrays), meanwhile=prepare)
     return Data(x, _as_labels(y), weights, offset, names)
 
 

@@ -67,12 +67,16 @@ class Newton:
         return State(new.theta, new.value, new.grad, evidence, Memory(factor, idle))
 
     def finish(self, problem: Problem, fixed: None, state: State) -> State:
-        """Take the step that proved convergence: it squares the error, for one more pass."""
-        done = state.evidence.status == Status.CONVERGED
-        move = jnp.where(done, -state.memory.factor.solve(state.grad), 0.0)
-        theta = state.theta + move
+        """Take the step that proved convergence: it squares the error, for one more pass.
+
+        By what is left of the gradient: the objective no longer tells the two points apart.
+        """
+        solve = state.memory.factor.solve
+        step = solve(state.grad)
+        theta = state.theta - step
         value, grad = problem.value_and_grad(theta)
-        good = done & (value <= state.value + slack(state.value)) & jnp.all(jnp.isfinite(grad))
+        nearer = jnp.vdot(grad, solve(grad)) < jnp.vdot(state.grad, step)
+        good = (state.evidence.status == Status.CONVERGED) & nearer & jnp.isfinite(value)
         return state._replace(
             theta=jnp.where(good, theta, state.theta),
             value=jnp.where(good, value, state.value),
