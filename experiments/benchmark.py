@@ -233,7 +233,7 @@ def gradient_part(seed: int, repeats: int) -> list[dict]:
 
     import jaxprob as jp
     from jaxprob.models import logistic
-    from jaxprob.solvers.problem import Problem, Rows, Shards
+    from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
 
     def plain(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         z = x @ theta[:-1] + theta[-1]
@@ -251,7 +251,7 @@ def gradient_part(seed: int, repeats: int) -> list[dict]:
         shards = Shards(place.mesh, "rows")
         model = logistic.model()
         one, many = (
-            Problem(rows, None, None, model, False, where)
+            Problem(rows, None, None, model, False, where, block_bytes(rows.x, where))
             for rows, where in ((plain_rows, None), (sharded_rows, shards))
         )
         programs = {

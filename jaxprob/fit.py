@@ -19,7 +19,7 @@ from jaxprob.solvers.driver import Result, Solver, Trace, run
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.linalg import factorise
 from jaxprob.solvers.newton import judge, newton
-from jaxprob.solvers.problem import Problem, Rows, Shards
+from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
 from jaxprob.solvers.proximal import proximal
 
 _EXPLICIT = AxisType.Explicit
@@ -217,7 +217,8 @@ def _plan(model: Model, data: Data, *, l2: Any, l1: Any, solver: Solver | None, 
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
     shards = None if traced else _shards(rows.x)
-    problem = Problem(rows, l2, l1, model, positive, shards)
+    blocks = None if traced else block_bytes(rows.x, shards)
+    problem = Problem(rows, l2, l1, model, positive, shards, blocks)
     theta = None if init is None else _start(problem, init)
     solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
     return _Plan(problem, theta, solvers, traced)

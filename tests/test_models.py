@@ -110,9 +110,9 @@ def test_derivatives(name, where):
 def test_value_and_gradient_from_one_pass_are_the_two(model, dtype):
     params, x, y, weights, offset = draw(model, 4, dtype=dtype)
     scale = size(params, x, weights)
-    for one_read in (False, True):
+    for block_bytes in (None, 1 << 10):
         value, grad = model.log_likelihood_and_grad(
-            params, x, y, weights, offset=offset, one_read=one_read
+            params, x, y, weights, offset=offset, block_bytes=block_bytes
         )
         assert jax.tree.map(lambda a: (a.shape, a.dtype), grad) == jax.tree.map(
             lambda a: (a.shape, a.dtype), params

@@ -39,15 +39,15 @@ def test_products(n, d, dtype):
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)
-@pytest.mark.parametrize("one_read", [False, True])
-def test_fused_pass(n, d, one_read, dtype):
+@pytest.mark.parametrize("block_bytes", [None, 1 << 18])
+def test_fused_pass(n, d, block_bytes, dtype):
     x, y = matrix(n, d, dtype), matrix(n, 1, dtype, 1)[:, 0]
     w = jnp.ones(d, dtype)
 
     def kernel(z, y):
         return (z - y) ** 2 / 2, z - y
 
-    value, grad, total = fused_pass(kernel, x, w, (y,), one_read=one_read)
+    value, grad, total = fused_pass(kernel, x, w, (y,), block_bytes=block_bytes)
     wide = np.asarray(x, np.longdouble)
     r = np.sum(wide, axis=1) - np.asarray(y)
     size = np.sum(np.abs(wide), axis=1) + np.abs(np.asarray(y))

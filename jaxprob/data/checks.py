@@ -142,8 +142,8 @@ def check_data(
     _check_values(*arrays, num_classes=num_classes, names=names)
     prepare = None
     if meanwhile is not None and not any(isinstance(a, Array) for a in arrays):
-        shapes = (None if a is None else jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays)
-        prepare = partial(meanwhile, Data(*shapes, names))
+        shapes: Any = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arrays)
+        prepare = partial(meanwhile, Data(*shapes, feature_names=names))
     x, y, weights, offset = load(list(arrays), meanwhile=prepare)
     return Data(x, _as_labels(y), weights, offset, names)
 

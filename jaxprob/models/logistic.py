@@ -155,7 +155,7 @@ def log_likelihood_and_grad(
     weights: Array | None = None,
     *,
     offset: Array | None = None,
-    one_read: bool = False,
+    block_bytes: int | None = None,
 ) -> tuple[Array, Params]:
     """Log-likelihood and hand-derived gradient (equations 1.5, 1.9) from one pass over the data.
 
@@ -165,7 +165,7 @@ def log_likelihood_and_grad(
         y: (n,) of 0 and 1, any integer dtype or bool.
         weights: (n,) c_i ≥ 0; one each where None.
         offset: (n,) added to the logits.
-        one_read: see `jaxprob.numerics.fused_pass`.
+        block_bytes: see `jaxprob.numerics.fused_pass`.
 
     Returns:
         () nats, and Params of derivatives.
@@ -185,7 +185,7 @@ def log_likelihood_and_grad(
         return c * bernoulli_log_prob(y, z), c * bernoulli_score(y, z)
 
     rows = (y, *(a for a in (weights, offset) if a is not None))
-    value, grad, total = fused_pass(kernel, x, params.weights, rows, one_read=one_read)
+    value, grad, total = fused_pass(kernel, x, params.weights, rows, block_bytes=block_bytes)
     return value, Params(grad, None if params.bias is None else total)
 
 

@@ -189,7 +189,7 @@ def log_likelihood_and_grad(
     weights: Array | None = None,
     *,
     offset: Array | None = None,
-    one_read: bool = False,
+    block_bytes: int | None = None,
     parameterisation: str = "reference",
 ) -> tuple[Array, Params]:
     """Log-likelihood and hand-derived gradient (equations 2.7, 2.10) from one pass over the data.
@@ -200,7 +200,7 @@ def log_likelihood_and_grad(
         y: (n,) labels in 0..K-1, any integer dtype.
         weights: (n,) c_i ≥ 0; one each where None.
         offset: (n, K) added to the logits.
-        one_read: see `jaxprob.numerics.fused_pass`.
+        block_bytes: see `jaxprob.numerics.fused_pass`.
         parameterisation: "reference" or "symmetric".
 
     Returns:
@@ -223,7 +223,7 @@ def log_likelihood_and_grad(
         return value, (c[:, None] * categorical_score(y, z))[:, :num_rows]
 
     rows = (y, *(a for a in (weights, offset) if a is not None))
-    value, grad, total = fused_pass(kernel, x, params.weights, rows, one_read=one_read)
+    value, grad, total = fused_pass(kernel, x, params.weights, rows, block_bytes=block_bytes)
     return value, Params(grad, None if params.bias is None else total)
 
 

@@ -17,7 +17,6 @@ _BLOCK_ROWS = (128, 2048)  # rows whose products are summed before the blocks ar
 _GRAM_BYTES = 1 << 23  # of temporary memory in a Gram: a block that stays in the outer cache
 _PAIRS_SHARE = 3  # weightings times this, from as many as columns on: pairs are worth forming
 _SMALL_GRAM = 1e4  # operations for each weighting, below which a product of its own is too small
-_CACHE_BYTES = 1 << 18  # of rows that stay in one core's cache between two reads
 
 
 def matvec(x: Array, w: Array) -> Array:
@@ -37,10 +36,14 @@ def matvec(x: Array, w: Array) -> Array:
     return x @ w if w.ndim == 1 else x @ w.T
 
 
-def _block_rows(num_rows: int) -> int | None:
-    """The largest block length that divides the rows evenly; a remainder would copy X."""
-    low, high = _BLOCK_ROWS
+def _divisor(num_rows: int, low: int, high: int) -> int | None:
+    """The largest block length within a range that divides the rows evenly."""
     return next((b for b in range(high, low - 1, -1) if num_rows % b == 0), None)
+
+
+def _block_rows(num_rows: int) -> int | None:
+    """The length of blocks that need no remainder, for which X would be copied."""
+    return _divisor(num_rows, *_BLOCK_ROWS)
 
 
 @custom_vmap
@@ -234,7 +237,7 @@ def fused_pass(
     w: Array,
     rows: tuple[Array, ...],
     *,
-    one_read: bool = False,
+    block_bytes: int | None = None,
 ) -> tuple[Array, Array, Array]:
     """Value, gradient and residual sums of Σ_i φ_i(x_iᵀ w) in one go.
 
@@ -243,9 +246,8 @@ def fused_pass(
         x: (n, d) floating.
         w: (d,), or (k, d).
         rows: arrays of length n that the kernel takes besides the logits.
-        one_read: walk blocks of rows that stay in cache between X w and Xᵀ r, so that X is read
-            from memory once. Faster where the program owns one core (a device per core, see
-            `jaxprob.use_all_cores`), slower where it owns several.
+        block_bytes: walk blocks of rows of about this size, that stay in cache between X w and
+            Xᵀ r, so that X is read from memory once; all rows at once where None.
 
     Returns:
         The sum of the values (); Xᵀ r, (d,) or (k, d); and the sum of r, () or (k,).
@@ -259,12 +261,15 @@ def fused_pass(
 
     def of_rows(x: Array, *rows: Array) -> tuple[Array, Array, Array]:
         value, r = kernel(matvec(x, w), *rows)
-        if one_read:
-            return jnp.sum(value), r.T @ x, jnp.sum(r, axis=0)
         return jnp.sum(value), rmatvec(x, r), jnp.sum(r, axis=0)
 
+    def of_block(x: Array, *rows: Array) -> tuple[Array, Array, Array]:
+        value, r = kernel(matvec(x, w), *rows)
+        return jnp.sum(value), r.T @ x, jnp.sum(r, axis=0)  # x is in cache: no need for more care
+
     n, d = x.shape
-    block = max(32, _CACHE_BYTES // max(1, d * x.dtype.itemsize))
-    if not one_read or n <= block:
+    block = n if block_bytes is None else max(32, block_bytes // max(1, d * x.dtype.itemsize))
+    if n <= block:
         return of_rows(x, *rows)
-    return _over_blocks(of_rows, n, block, (x, *rows))
+    block = _divisor(n, block // 2, block) or block  # a remainder would be compiled by itself
+    return _over_blocks(of_block, n, block, (x, *rows))

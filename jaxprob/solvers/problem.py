@@ -15,6 +15,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxprob.models.base import Model, value_and_grad
 
+_CORE_CACHE = 1 << 18  # bytes, of one core
+_SHARED_CACHE = 1 << 23  # a part of that of all cores
+_OUT_OF_CACHE = 1 << 27  # far more than that: what is left of one read is gone at the next
+
 
 class Rows(NamedTuple):
     """The data of n examples."""
@@ -31,16 +35,26 @@ class Shards(NamedTuple):
     mesh: Mesh
     axis: str
 
-    @property
-    def one_core_each(self) -> bool:
-        """Whether each device is one CPU core, so that rows should be read once."""
-        return self.mesh.devices.flat[0].platform == "cpu"
+
+def block_bytes(x: Any, shards: Shards | None) -> int | None:
+    """The size of the blocks in which a concrete matrix is best read, see `fused_pass`.
+
+    Args:
+        x: (n, d) array, or its shape and dtype where it will be on the default device.
+        shards: where its rows are, if on several devices.
+    """
+    platform = next(iter(x.devices())).platform if isinstance(x, Array) else jax.default_backend()
+    if platform != "cpu":
+        return None
+    if shards is not None:
+        return _CORE_CACHE
+    return _SHARED_CACHE if x.size * x.dtype.itemsize >= _OUT_OF_CACHE else None
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["data", "l2", "l1"],
-    meta_fields=["model", "penalised", "shards"],
+    meta_fields=["model", "penalised", "shards", "block_bytes"],
 )
 @dataclass(frozen=True)
 class Problem:
@@ -57,6 +71,8 @@ class Problem:
     penalised: bool
     """Whether l2 or l1 is known to be positive when the program is built."""
     shards: Shards | None
+    block_bytes: int | None = None
+    """In what blocks to read the rows, see `jaxprob.numerics.fused_pass`."""
 
     def start(self) -> Array:
         """(p,) where the model starts."""
@@ -122,9 +138,8 @@ class Problem:
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """The smooth part of the objective () and its gradient (p,), from one pass."""
-        fast = {}
-        if self.shards is not None and self.model.log_likelihood_and_grad is not None:
-            fast = {"one_read": self.shards.one_core_each}
+        by_hand = self.model.log_likelihood_and_grad is not None
+        fast = {"block_bytes": self.block_bytes} if by_hand else {}
 
         def of_rows(data: Rows, theta: Array) -> tuple[Array, Array]:
             value, grad = value_and_grad(self.model)(
