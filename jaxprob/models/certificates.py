@@ -19,14 +19,9 @@ positive solution of Aᵀα = 0 (Stiemke's alternative to separation).
 point, times e^(-ρ) where no logit of those rows moved by more than ρ (p_k/p_k' ≤ e^ρ). And
 |e_ik| ≤ √(δᵀHδ / (c_i p_ik)).
 
-**A direction of separation** v has margins (ż_{y_i} - ż_k) ≥ 0 for all examples of positive weight
-and classes k, and one > 0. Then f falls for ever along v, and no finite maximum exists. Under δ,
-separated rows move by 1 or more while overlapped ones stay, so v is looked for as δ projected on
-the directions along which the rows that do not move have margin zero.
+How a direction of separation is found is in `jaxprob.models.separation`.
 
-Sources: Albert and Anderson, On the existence of maximum likelihood estimates in logistic
-regression models, Biometrika 71, 1984; Boyd and Vandenberghe, Convex Optimization, 2004, section
-5.5.
+Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5.
 """
 
 from collections.abc import Callable
@@ -38,11 +33,10 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.models.base import Bind, Certificates, Evidence, Status
-from jaxprob.models.linear import assemble
-from jaxprob.numerics import categorical_log_prob, compensated_matvec, rmatvec, softmax
+from jaxprob.models.linear import pull_back
+from jaxprob.models.separation import separated
+from jaxprob.numerics import categorical_log_prob, softmax
 
-_NEAR = (0.5, 0.1)  # margins under a Newton step below which a row counts as overlapped
-_REFINEMENTS = 2  # of the projection, which loses digits where features are badly scaled
 KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
 _LEAST_E = -0.5
 _MOST_NOISE = 0.125
@@ -98,7 +92,7 @@ def diagnose(
         seek = thorough & ~exists & ~problem.shrunk()
         evidence = jax.lax.cond(
             seek,
-            lambda: separation(problem, theta, step, nothing, logits=logits, first=first),
+            lambda: separated(problem, theta, step, nothing, logits=logits, first=first),
             lambda: nothing,
         )
     else:
@@ -121,14 +115,6 @@ def _class_absent(problem: Any, theta: Array) -> Array:
     return ~jnp.all(jnp.any(present, axis=0))
 
 
-def _pull_back(params: Any, x: Array, r: Array, first: int) -> Array:
-    """Xᵀ r for the columns of r that have parameters, raveled as they are."""
-    single = params.weights.ndim == 1
-    own = r[:, first] if single else r[:, first : first + len(params.weights)]
-    bias = None if params.bias is None else jnp.sum(own, axis=0)
-    return ravel_pytree(params._replace(weights=rmatvec(x, own), bias=bias))[0]
-
-
 def duality_gap(
     problem: Any,
     theta: Array,
@@ -147,7 +133,7 @@ def duality_gap(
     positive = c[:, None] * p > 0
     least = jnp.min(jnp.where(positive, e, 0.0))
     kl = jnp.sum(jnp.where(positive, c[:, None] * p * _kl(e), 0.0))
-    rest = grad + _pull_back(params, data.x, c[:, None] * p * e, first)  # ρ
+    rest = grad + pull_back(params, data.x, c[:, None] * p * e, first)  # ρ
     ok = least > _LEAST_E
     if problem.l1 is not None:
         rounding = _rounding(problem, params, p)
@@ -260,87 +246,3 @@ def least_mass(theta: Array, problem: Any, *, logits: Callable[..., Array]) -> A
     data, c = problem.data, problem.example_weights()
     p = softmax(logits(problem.unravel(theta), data.x, data.offset))
     return jnp.min(jnp.where(c > 0, c * jnp.min(p, axis=1), jnp.inf))
-
-
-def separation(
-    problem: Any,
-    theta: Array,
-    step: Array,
-    nothing: Evidence,
-    *,
-    logits: Callable[..., Array],
-    first: int,
-) -> Evidence:
-    """Look for a direction of separation, and verify it in compensated arithmetic."""
-    data, dtype = problem.data, theta.dtype
-    eps = jnp.finfo(dtype).eps
-    params = problem.unravel(theta)
-    bias = params.bias is not None
-    num_rows = 1 if params.weights.ndim == 1 else params.weights.shape[0]
-    alive = problem.example_weights() > 0
-    column = jnp.max(jnp.where(alive[:, None], jnp.abs(data.x), 0.0), axis=0)
-    column = jnp.where(column > 0, column, 1.0)
-    scales, _ = ravel_pytree(
-        params._replace(
-            weights=jnp.broadcast_to(column, params.weights.shape),
-            bias=jnp.ones(params.bias.shape, dtype) if bias else None,
-        )
-    )
-    lengths = jnp.sqrt(jnp.sum((data.x / column[None, :]) ** 2, axis=1) + bias)
-    lengths = jnp.where(lengths > 0, lengths, 1.0)
-
-    def margins(z: Array) -> tuple[Array, Array]:
-        hit = data.y[:, None] == jnp.arange(z.shape[1])[None, :]
-        own = jnp.sum(jnp.where(hit, z, 0.0), axis=1, keepdims=True)
-        return own - z, hit | ~alive[:, None]
-
-    def project(near: Array) -> Array:
-        """The step less what of it moves the rows whose margin under it is below a threshold."""
-        m, void = margins(logits(problem.unravel(step), data.x, None))
-        u = jnp.where(void | (m >= near), 0.0, 1 / lengths[:, None] ** 2)
-        hit = (data.y[:, None] == jnp.arange(u.shape[1])[None, :]).astype(dtype)
-        own = u + hit * jnp.sum(u, axis=1, keepdims=True)
-
-        def block(j: int, k: int) -> Array:
-            j, k = j + first, k + first
-            return own[:, j] if j == k else -(hit[:, j] * u[:, k] + hit[:, k] * u[:, j])
-
-        blocks = jnp.stack([block(j, k) for j in range(num_rows) for k in range(j, num_rows)])
-        spread = assemble(data.x, blocks, num_rows, bias=bias) / (scales[:, None] * scales[None, :])
-        values, vectors = jnp.linalg.eigh(spread)
-        null = values <= 8 * len(scales) * eps * jnp.max(values)
-        inverse = jnp.where(null, 0.0, 1 / jnp.where(null, 1.0, values))
-
-        def refined(_: Array, v: Array) -> Array:
-            """Without what is left of the moves of those rows."""
-            moved, _ = margins(logits(problem.unravel(v / scales), data.x, None))
-            r = u * jnp.where(void, 0.0, moved)
-            r = hit * jnp.sum(r, axis=1, keepdims=True) - r
-            excess = _pull_back(params, data.x, r, first) / scales
-            return v - vectors @ (inverse * (vectors.T @ excess))
-
-        v = vectors @ jnp.where(null, vectors.T @ (step * scales), 0.0)
-        return jax.lax.fori_loop(0, _REFINEMENTS, refined, v)
-
-    def verify(v: Array) -> Array:
-        v = v / jnp.linalg.norm(v)
-        rows = problem.unravel(v / scales)
-        exact = problem.unravel(v / scales)._replace(weights=jnp.atleast_2d(rows.weights))
-        z = jnp.stack([compensated_matvec(data.x, w) for w in exact.weights], axis=1)
-        z = z if not bias else z + jnp.atleast_1d(rows.bias)[None, :]
-        zero = jnp.zeros((len(z), problem.model.labels.num_classes - num_rows), dtype)
-        z = jnp.concatenate([zero, z] if first else [z, zero], axis=1)
-        m, void = margins(z)
-        m = jnp.where(void, 0.0, m / lengths[:, None])
-        return (jnp.min(m) >= -256 * eps) & (jnp.max(m) > jnp.sqrt(eps))
-
-    ways = jax.lax.map(project, jnp.asarray(_NEAR, dtype))
-    candidates = jnp.concatenate([(theta * scales)[None], ways])
-    good = jax.lax.map(verify, candidates)
-    best = candidates[jnp.argmax(good)]
-    found = jnp.any(good)
-    return Evidence(
-        jnp.where(found, jnp.int32(Status.SEPARATED), nothing.status),
-        jnp.where(found, jnp.inf, nothing.gap),
-        jnp.where(found, best / scales / jnp.linalg.norm(best / scales), nothing.direction),
-    )

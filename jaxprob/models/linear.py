@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from jaxprob.numerics import gram, rmatvec
 
@@ -41,3 +42,21 @@ def assemble(x: Array, blocks: Array, num_rows: int, *, bias: bool) -> Array:
     border = rmatvec(x, blocks.T)[index].transpose(0, 2, 1).reshape(size, num_rows)
     corner = jnp.sum(blocks, axis=1)[index]
     return jnp.block([[core, border], [border.T, corner]])
+
+
+def pull_back(params: Any, x: Array, r: Array, first: int) -> Array:
+    """Xᵀ r for the columns of r that have parameters, raveled as they are.
+
+    Args:
+        params: weights (d,) or (C, d), and biases.
+        x: (n, d).
+        r: (n, K), a column for each class.
+        first: the class of the first row of the weights.
+
+    Returns:
+        (p,).
+    """
+    single = params.weights.ndim == 1
+    own = r[:, first] if single else r[:, first : first + len(params.weights)]
+    bias = None if params.bias is None else jnp.sum(own, axis=0)
+    return ravel_pytree(params._replace(weights=rmatvec(x, own), bias=bias))[0]
