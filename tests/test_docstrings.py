@@ -18,6 +18,7 @@ INTERNAL = {
     "jaxprob.models.base",
     "jaxprob.models.certificates",
     "jaxprob.models.linear",
+    "jaxprob.models.separation",
     "jaxprob.solvers.driver",
     "jaxprob.solvers.linalg",
     "jaxprob.solvers.linesearch",
