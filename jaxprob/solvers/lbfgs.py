@@ -46,46 +46,24 @@ _IDLE_STEPS = 4
 _LEAST_LEFT = 1e-2  # of the curvature of a move, after what the older ones know of it
 
 
-class Sample(NamedTuple):
-    """The sum of several problems, each on a part of some rows, stacked."""
+class Fixed(NamedTuple):
+    """The problem on the sample, and by how much it has fewer rows."""
 
-    parts: Problem
-
-    def part(self, i: Array | int) -> Problem:
-        """One of the problems."""
-        return jax.tree.map(lambda a: a[i], self.parts)
-
-    def num_parts(self) -> int:
-        """How many there are."""
-        return self.parts.data.x.shape[0]
-
-    def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
-        """The sum of the objectives () and its gradient (p,)."""
-        zero = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
-
-        def add(i: Array, total: tuple[Array, Array]) -> tuple[Array, Array]:
-            return jax.tree.map(jnp.add, total, self.part(i).value_and_grad(theta))
-
-        return jax.lax.fori_loop(0, self.num_parts(), add, zero)
+    sample: Problem
+    ratio: Array  # (), s
 
     def hess(self, theta: Array, count: Array) -> Array:
-        """The Hessian (p, p) of the sum as the first few parts see it."""
-        zero = jnp.zeros((len(theta), len(theta)), theta.dtype)
-        total = jax.lax.fori_loop(0, count, lambda i, h: h + self.part(i).hess(theta), zero)
-        return total * (self.num_parts() / count).astype(theta.dtype)
+        """The Hessian (p, p) of the sample as the first few of its parts see it."""
+        zero, parts = jnp.zeros((len(theta), len(theta)), theta.dtype), self.num_parts()
 
-    def logit_range(self, step: Array) -> Array:
-        """The furthest that a step moves a logit of any part."""
-        proofs = self.parts.model.certificates
-        assert proofs is not None  # see `LBFGS._prove`
-        return jnp.max(jax.lax.map(lambda part: proofs.logit_range(step, part), self.parts))
+        def add(i: Array, total: Array) -> Array:
+            return total + self.sample.part(i, parts).hess(theta)
 
+        return jax.lax.fori_loop(0, count, add, zero) * (parts / count).astype(theta.dtype)
 
-class Fixed(NamedTuple):
-    """What the sample gives."""
-
-    sample: Sample
-    ratio: Array  # (), s
+    def num_parts(self) -> int:
+        """As many as wanted, if there are so many rows."""
+        return min(_PARTS, self.sample.rows_per_device())
 
 
 class Pairs(NamedTuple):
@@ -162,7 +140,7 @@ class Objective(NamedTuple):
 
         def on_sample() -> tuple[Array, Array]:
             sample, ratio = self.fixed
-            narrow = theta.astype(sample.parts.data.x.dtype)
+            narrow = theta.astype(sample.data.x.dtype)
             value, grad = sample.value_and_grad(narrow)
             return ratio * value.astype(theta.dtype), ratio * grad.astype(theta.dtype)
 
@@ -228,9 +206,9 @@ class LBFGS:
         """Draw a sample of the rows."""
         n, d = problem.data.x.shape
         rows = _ROWS_PER_PARAM * (d + 1) if self.sample_rows is None else self.sample_rows
-        parts = problem.sample(rows, _PARTS)
-        ratio = jnp.asarray(n / parts.data.y.size, theta.dtype)
-        sample = Sample(parts if self.sample_dtype is None else parts.astype(self.sample_dtype))
+        sample = problem.sample(rows, _PARTS)
+        ratio = jnp.asarray(n / len(sample.data.y), theta.dtype)
+        sample = sample if self.sample_dtype is None else sample.astype(self.sample_dtype)
         return Fixed(sample, ratio), problem.canonical(theta)
 
     def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
@@ -291,8 +269,8 @@ class LBFGS:
     def _with_new_metric(self, fixed: Fixed, at: At, hessians: Array) -> tuple[At, Metric]:
         """The Hessian of one part of the sample at first, then of all of them, at this point."""
         sample, theta = fixed.sample, at.move.theta
-        count = jnp.where(hessians == 0, 1, sample.num_parts())
-        factor = factorise(sample.hess(theta.astype(sample.parts.data.x.dtype), count))
+        count = jnp.where(hessians == 0, 1, fixed.num_parts())
+        factor = factorise(fixed.hess(theta.astype(sample.data.x.dtype), count))
         proper = factor.untouched() & ~factor.singular()
         factor = jax.tree.map(lambda a: a.astype(theta.dtype), factor)
         factor = factor._replace(scale=factor.scale * jnp.sqrt(fixed.ratio))
@@ -321,8 +299,8 @@ class LBFGS:
             return with_status(evidence._replace(gap=bound), small, Status.CONVERGED)
 
         def proved() -> Array:
-            moved = (at.theta - metric.anchor).astype(fixed.sample.parts.data.x.dtype)
-            factor = jnp.exp(fixed.sample.logit_range(moved)).astype(bound.dtype)
+            moved = (at.theta - metric.anchor).astype(fixed.sample.data.x.dtype)
+            factor = jnp.exp(proofs.logit_range(moved, fixed.sample)).astype(bound.dtype)
             decrement = factor * bound / KL_HALF
             even = decrement <= proofs.least_mass(at.theta, problem) / 4  # every |e| <= 1/2
             return jnp.where(even, factor * bound, jnp.inf)

@@ -209,34 +209,43 @@ class Problem:
         return jax.tree.map(cast, self)
 
     def sample(self, num_rows: int, num_parts: int) -> "Problem":
-        """Problems on parts of the rows, about so many in all, stacked: each leaf has a first axis.
+        """The problem on about so many rows, l2 scaled down as they are.
 
         One row is drawn at random from each of as many stretches of rows, under a fixed seed, so
-        that neither sorted nor periodic data lead astray; neighbours go into different parts. The
-        l2 of a part is scaled down as its rows are.
+        that neither sorted nor periodic data lead astray. Each `part` of them is such a sample too.
         """
-        num_devices = 1 if self.shards is None else self.shards.mesh.shape[self.shards.axis]
-        total = self.data.x.shape[0] // num_devices
+        total = self.rows_per_device()
         num_parts = min(num_parts, total)
-        size = max(1, min(total, -(-num_rows // num_devices)) // num_parts)
+        size = max(1, min(total, num_rows * total // self.data.x.shape[0]) // num_parts)
         stretch = total // (size * num_parts)
         shift = np.random.default_rng(0).integers(0, stretch, size * num_parts)
         index = np.arange(size * num_parts) * stretch + shift
-        index = index.reshape(size, num_parts).T.astype(np.int32)
+        index = index.reshape(size, num_parts).T.ravel().astype(np.int32)
+        return self._some(lambda data: _take(data, index), index.size / total)
 
-        l2 = None if self.l2 is None else jnp.full(num_parts, self.l2 * (size / total))
-        problem = replace(self, l2=l2)
-        if self.shards is None:
-            return replace(problem, data=_take(self.data, index))
-        axis = self.shards.axis
-        local = jax.shard_map(
-            lambda data: _take(data, index),
-            mesh=self.shards.mesh,
-            in_specs=(PartitionSpec(axis),),
-            out_specs=PartitionSpec(None, axis),
-            check_vma=False,
-        )
-        return replace(problem, data=local(self.data))
+    def part(self, i: Array | int, num_parts: int) -> "Problem":
+        """The problem on one of so many stretches of rows, l2 scaled down."""
+        size = self.rows_per_device() // num_parts
+
+        def stretch(a: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(a, i * size, size)
+
+        return self._some(lambda data: jax.tree.map(stretch, data), 1 / num_parts)
+
+    def rows_per_device(self) -> int:
+        """How many examples each device holds."""
+        num_devices = 1 if self.shards is None else self.shards.mesh.shape[self.shards.axis]
+        return self.data.x.shape[0] // num_devices
+
+    def _some(self, take: Callable[[Rows], Rows], share: float) -> "Problem":
+        """The problem on what is taken of each device's rows, a share of all."""
+        if self.shards is not None:
+            rows = PartitionSpec(self.shards.axis)
+            take = jax.shard_map(
+                take, mesh=self.shards.mesh, in_specs=(rows,), out_specs=rows, check_vma=False
+            )
+        l2 = None if self.l2 is None else self.l2 * share
+        return replace(self, data=take(self.data), l2=l2)
 
     def rows(self, index: Array, live: Array) -> "Problem":
         """The problem on the rows of an index, those not live without weight; l2 scaled down."""
