@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tolerances import EPS
 
-from jaxprob.solvers.linalg import cholesky, factorise, no_factor
+from jaxprob.solvers.linalg import cholesky, factorise, invert, no_factor, no_inverse
 
 SIZES = [1, 7, 255, 256, 300, pytest.param(513, marks=pytest.mark.slow), 650]
 
@@ -41,11 +41,12 @@ def test_what_is_not_positive_definite_has_no_factor(p, where, dtype):
     assert jnp.isnan(lower[-1, -1])
 
 
+@pytest.mark.parametrize("make", [factorise, invert])
 @pytest.mark.parametrize("p", [20, 300])
-def test_solve_whatever_the_scales(p, dtype):
+def test_solve_whatever_the_scales(p, make, dtype):
     a = positive(p, dtype)
     scale = jnp.asarray(10.0 ** np.random.default_rng(1).integers(-6, 7, p), dtype)
-    factor = jax.jit(factorise)(scale[:, None] * a * scale[None, :])
+    factor = jax.jit(make)(scale[:, None] * a * scale[None, :])
     v = jnp.asarray(np.random.default_rng(2).standard_normal(p), dtype)
     got = factor.solve(scale * v) * scale
     exact = np.linalg.solve(np.asarray(a, np.float64), np.asarray(v, np.float64))
@@ -55,13 +56,14 @@ def test_solve_whatever_the_scales(p, dtype):
     assert not factor.singular()
 
 
+@pytest.mark.parametrize("make", [factorise, invert])
 @pytest.mark.parametrize("p", [20, 300])
-def test_a_singular_matrix_is_said_to_be_singular(p, dtype):
+def test_a_singular_matrix_is_said_to_be_singular(p, make, dtype):
     empty = positive(p, dtype).at[:, 0].set(0.0).at[0, :].set(0.0)
     twin = positive(p, dtype)
     twin = twin.at[0].set(twin[1]).at[:, 0].set(twin[:, 1]).at[0, 0].set(twin[1, 1])
     for singular in (empty, twin, jnp.zeros_like(twin)):
-        factor = factorise(singular)
+        factor = make(singular)
         assert factor.singular()
         assert jnp.all(jnp.isfinite(factor.solve(jnp.ones(p, dtype))))
 
@@ -75,6 +77,32 @@ def test_vmap_is_a_loop(p):
         one, lane = factorise(a), jax.tree.map(itemgetter(i), batched)
         np.testing.assert_allclose(lane.lower, one.lower, atol=p * EPS["float32"])
         np.testing.assert_allclose(lane.solve(v), one.solve(v), rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [factorise, invert])
+def test_what_is_not_finite_has_no_factor(make, dtype):
+    broken = positive(7, dtype).at[2, 3].set(jnp.nan).at[3, 2].set(jnp.nan)
+    assert jnp.isnan(make(broken).last_pivot())
+
+
+@pytest.mark.parametrize("p", [1, 7, 201])
+def test_an_inverse_is_that_of_the_matrix(p, dtype):
+    """Worst entry against Σ |terms| of the product, for two products of p terms in a row each."""
+    a = positive(p, dtype)
+    made = jax.jit(invert)(a)
+    wide = np.asarray(a, np.float64) / np.outer(made.scale, made.scale)
+    inverse = np.asarray(made.matrix, np.float64)
+    size = np.abs(inverse) @ np.abs(wide) @ np.abs(inverse) @ np.abs(wide)
+    assert np.all(np.abs(inverse @ wide - np.eye(p)) <= 4 * p * EPS[dtype] * size)
+    exact = np.diag(np.linalg.cholesky(wide)) ** 2
+    np.testing.assert_allclose(made.pivots, exact, rtol=4 * p * EPS[dtype] * np.linalg.cond(wide))
+
+
+@pytest.mark.parametrize("p", [5, 300])
+def test_no_inverse_is_that_of_the_identity(p):
+    v = jnp.arange(p, dtype="float32")
+    np.testing.assert_array_equal(no_inverse(v).solve(v), v)
+    assert jax.tree.structure(no_inverse(v)) == jax.tree.structure(invert(positive(p, "float32")))
 
 
 @pytest.mark.parametrize("p", [5, 300])

@@ -33,7 +33,7 @@ from jaxprob.models.base import Evidence, Status
 from jaxprob.models.certificates import KL_HALF
 from jaxprob.solvers.control import only_if
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
-from jaxprob.solvers.linalg import Factor, factorise, no_factor
+from jaxprob.solvers.linalg import Factor, Inverse, invert, no_inverse
 from jaxprob.solvers.linesearch import Move, all_finite, backtrack
 from jaxprob.solvers.problem import Problem
 
@@ -123,7 +123,7 @@ class At(NamedTuple):
 class Metric(NamedTuple):
     """The Hessian of the sample, scaled to all rows."""
 
-    factor: Factor  # of M
+    factor: Factor | Inverse  # of M
     anchor: Array  # (p,), θ₀, where it is from
     proper: Array  # () bool, whether rounding left it as it was computed
 
@@ -160,7 +160,7 @@ def _unknown(theta: Array, memory: int) -> At:
     return At(move, zero, _no_pairs(memory, theta), infinite)
 
 
-def _step(objective: Objective, factor: Factor, at: At) -> At:
+def _step(objective: Objective, factor: Factor | Inverse, at: At) -> At:
     """One L-BFGS step. From an unknown value, which is infinite, it only looks."""
     old = at.move
     step = -at.pairs.inverse(old.grad, at.solved)
@@ -214,7 +214,7 @@ class LBFGS:
     def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
         """Nothing known yet."""
         infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
-        metric = Metric(no_factor(theta), theta, jnp.zeros((), bool))
+        metric = Metric(no_inverse(theta), theta, jnp.zeros((), bool))
         at = _unknown(theta, self.memory)
         return blank(theta, Memory(at, metric, zero, infinite, zero))
 
@@ -270,7 +270,7 @@ class LBFGS:
         """The Hessian of one part of the sample at first, then of all of them, at this point."""
         sample, theta = fixed.sample, at.move.theta
         count = jnp.where(hessians == 0, 1, fixed.num_parts())
-        factor = factorise(fixed.hess(theta.astype(sample.data.x.dtype), count))
+        factor = invert(fixed.hess(theta.astype(sample.data.x.dtype), count))
         proper = factor.untouched() & ~factor.singular()
         factor = jax.tree.map(lambda a: a.astype(theta.dtype), factor)
         factor = factor._replace(scale=factor.scale * jnp.sqrt(fixed.ratio))

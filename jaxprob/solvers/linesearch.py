@@ -10,6 +10,7 @@ from jaxprob.solvers.driver import slack
 
 _ARMIJO = 1e-4
 _MOST_HALVINGS = 60
+_NOISE = 2**10  # times the rounding of one number: of a sum over very many blocks of rows
 
 
 class Move(NamedTuple):
@@ -40,12 +41,21 @@ def all_finite(a: Array) -> Array:
 
 
 def backtrack(
-    problem: Objective, theta: Array, value: Array, grad: Array, step: Array, slope: Array
+    problem: Objective,
+    theta: Array,
+    value: Array,
+    grad: Array,
+    step: Array,
+    slope: Array,
+    *,
+    smooth: bool = True,
 ) -> Move:
     """Search along a step, one pass over the data for each trial.
 
     A trial is accepted where the objective falls by at least a part of what the slope promises, to
-    rounding. Neither it nor its gradient may be infinite or NaN.
+    rounding. Neither it nor its gradient may be infinite or NaN. Near the optimum the sum over many
+    examples is too noisy to tell; there the gradient decides: a convex objective that still falls
+    where the trial ends has fallen all the way.
 
     Args:
         problem: what to minimise.
@@ -54,6 +64,10 @@ def backtrack(
         grad: (p,) the gradient of the smooth part there.
         step: (p,).
         slope: () the change of the objective that the step promises, negative.
+        smooth: whether there is no penalty without a gradient.
+
+    Source: Hager and Zhang, A new conjugate gradient method with guaranteed descent and an
+    efficient line search, SIAM Journal on Optimization 16, 2005, section 4.
     """
     start = Move(theta, value, grad, jnp.zeros((), bool), jnp.ones((), theta.dtype))
 
@@ -64,7 +78,10 @@ def backtrack(
         f, g = problem.value_and_grad(new)
         f = f + problem.penalty(new)
         finite = jnp.isfinite(f) & all_finite(g)
-        good = finite & (f <= value + _ARMIJO * t * slope + slack(value))
+        good = f <= value + _ARMIJO * t * slope + slack(value)
+        if smooth:
+            good |= (f <= value + _NOISE * slack(value)) & (jnp.vdot(g, step) <= 0)
+        good &= finite
         chosen = Move(
             jnp.where(good, new, theta),
             jnp.where(good, f, value),

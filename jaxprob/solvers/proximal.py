@@ -65,7 +65,8 @@ class Proximal:
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
         """Move along the proximal Newton step, then compute the next one and what it proves."""
         old = state.memory
-        new = backtrack(problem, state.theta, state.value, state.grad, old.move, old.slope)
+        start = state.theta, state.value, state.grad
+        new = backtrack(problem, *start, old.move, old.slope, smooth=False)
         h = problem.curvature(new.theta)  # l1 decides where the likelihood is flat
         move = _quadratic_minimiser(problem, new.theta, new.grad, h)
         slope = jnp.vdot(new.grad, move) + problem.penalty(new.theta + move)
