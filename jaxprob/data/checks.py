@@ -1,7 +1,6 @@
 """Checks on the data of a fit: by value where there are values, by shape for tracers."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -139,12 +138,16 @@ def check_data(
     if offset is not None:
         offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     arrays = x, y, weights, offset
-    _check_values(*arrays, num_classes=num_classes, names=names)
-    prepare = None
-    if meanwhile is not None and not any(isinstance(a, Array) for a in arrays):
-        shapes: Any = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arrays)
-        prepare = partial(meanwhile, Data(*shapes, feature_names=names))
-    x, y, weights, offset = load(list(arrays), meanwhile=prepare)
+
+    def check() -> None:
+        _check_values(*arrays, num_classes=num_classes, names=names)
+
+    def prepare() -> None:
+        if meanwhile is not None and not any(isinstance(a, Array) for a in arrays):
+            shapes: Any = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arrays)
+            meanwhile(Data(*shapes, feature_names=names))
+
+    x, y, weights, offset = load(list(arrays), check=check, meanwhile=prepare)
     return Data(x, _as_labels(y), weights, offset, names)
 
 

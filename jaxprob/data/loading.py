@@ -30,7 +30,16 @@ def to_device(host: np.ndarray) -> Array:
     return load([host])[0]
 
 
-def load(arrays: list[Any], *, meanwhile: Callable[[], None] | None = None) -> list[Any]:
+def _nothing() -> None:
+    """What to do if nothing is to be done."""
+
+
+def load(
+    arrays: list[Any],
+    *,
+    check: Callable[[], None] = _nothing,
+    meanwhile: Callable[[], None] = _nothing,
+) -> list[Any]:
     """Copies of NumPy's arrays on JAX's default device.
 
     NumPy asks for memory in huge pages, which makes the first copy of a large array several times
@@ -38,7 +47,8 @@ def load(arrays: list[Any], *, meanwhile: Callable[[], None] | None = None) -> l
 
     Args:
         arrays: of NumPy; what is none, such as an array of JAX or None, passes through.
-        meanwhile: what to do while large arrays are copied; not called for small ones.
+        check: what to do first, but while large arrays are being copied already; it may raise.
+        meanwhile: what to do then, while large arrays are copied; not called for small ones.
 
     Returns:
         A list like `arrays`.
@@ -54,8 +64,9 @@ def load(arrays: list[Any], *, meanwhile: Callable[[], None] | None = None) -> l
         targets = [_aligned(a) if here else a for a, here in zip(arrays, is_host, strict=True)]
         pairs = [(t, a) for t, a, here in zip(targets, arrays, is_host, strict=True) if here]
         if large:
-            _copy_by_threads(pairs, meanwhile)
+            _copy_by_threads(pairs, lambda: (check(), meanwhile()))
         else:
+            check()
             for pair in pairs:
                 np.copyto(*pair)
         return [
@@ -63,13 +74,14 @@ def load(arrays: list[Any], *, meanwhile: Callable[[], None] | None = None) -> l
             for t, here in zip(targets, is_host, strict=True)
         ]
     put = [jax.device_put(a) if here else a for a, here in zip(arrays, is_host, strict=True)]
-    if large and meanwhile is not None:
-        meanwhile()  # transfers do not wait
+    check()  # transfers do not wait
+    if large:
+        meanwhile()
     return put
 
 
 def _copy_by_threads(
-    pairs: list[tuple[np.ndarray, np.ndarray]], meanwhile: Callable[[], None] | None
+    pairs: list[tuple[np.ndarray, np.ndarray]], meanwhile: Callable[[], Any]
 ) -> None:
     """Copy each pair's second array into its first, as many parts at a time as there are cores."""
     count = min(_MOST_THREADS, os.cpu_count() or 1)
@@ -79,8 +91,7 @@ def _copy_by_threads(
             step = max(1, -(-len(host) // count))
             parts = (slice(start, start + step) for start in range(0, len(host), step))
             copies += [threads.submit(np.copyto, target[part], host[part]) for part in parts]
-        if meanwhile is not None:
-            meanwhile()
+        meanwhile()
         for one in copies:
             one.result()
 
