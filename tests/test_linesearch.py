@@ -39,8 +39,9 @@ def test_the_gradient_decides_where_the_value_cannot():
     assert move.theta[0] == 0
 
 
-def test_a_trial_beyond_the_minimum_is_halved():
-    move = searched(Noisy(1e-9), 1.5)
+def test_a_trial_as_far_beyond_the_minimum_is_halved():
+    assert searched(Noisy(1e-9), 1.5).length == 1  # at a quarter of the height
+    move = searched(Noisy(1e-9), 2.5)
     assert move.accepted
     assert move.length == 0.5
 

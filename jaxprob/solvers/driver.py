@@ -81,11 +81,11 @@ class Solver(Protocol):
 def tolerance(tol: Array | float | None, value: Array) -> Array:
     """The gap at which a fit has converged: `tol`, or the resolution of the objective.
 
-    Half a unit of rounding of f is all that two evaluations of f can tell apart.
+    Two evaluations of f cannot tell less apart than the rounding of either.
     """
     eps = jnp.finfo(value.dtype).eps
     wanted = DEFAULT_TOL[value.dtype.name] if tol is None else tol
-    resolution = jnp.maximum(wanted, eps / 4 * (1 + jnp.abs(value)))
+    resolution = jnp.maximum(wanted, eps / 2 * (1 + jnp.abs(value)))
     return jnp.where(jnp.isfinite(value), resolution, -1.0)  # nothing is close to infinity
 
 

@@ -53,9 +53,9 @@ def backtrack(
     """Search along a step, one pass over the data for each trial.
 
     A trial is accepted where the objective falls by at least a part of what the slope promises, to
-    rounding. Neither it nor its gradient may be infinite or NaN. Near the optimum the sum over many
-    examples is too noisy to tell; there the gradient decides: a convex objective that still falls
-    where the trial ends has fallen all the way.
+    rounding. Neither it nor its gradient may be infinite or NaN. Near the optimum a sum over many
+    examples is too noisy to tell; there the slopes at both ends of the trial decide, of which the
+    mean is the change of a quadratic.
 
     Args:
         problem: what to minimise.
@@ -80,7 +80,8 @@ def backtrack(
         finite = jnp.isfinite(f) & all_finite(g)
         good = f <= value + _ARMIJO * t * slope + slack(value)
         if smooth:
-            good |= (f <= value + _NOISE * slack(value)) & (jnp.vdot(g, step) <= 0)
+            flat = jnp.vdot(g, step) <= (2 * _ARMIJO - 1) * slope
+            good |= flat & (f <= value + _NOISE * slack(value))
         good &= finite
         chosen = Move(
             jnp.where(good, new, theta),
