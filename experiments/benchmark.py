@@ -27,7 +27,7 @@ import numpy as np
 from experiments import _common
 
 SHAPES = ((200_000, 200), (200_000, 50), (20_000, 50), (1_000, 20))
-_LONG = 10.0  # seconds
+_LONG, _VERY_LONG = 1.0, 10.0  # seconds
 TARGETS = {200_000: 3.0, 20_000: 2.0, 1_000: 1.0}
 
 
@@ -52,8 +52,8 @@ def in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
     """Median seconds of each call, the calls taking turns.
 
     Each turn is two runs, of which the second counts: the first one's caches are full of other
-    data, and its cores may still be busy with the threads of the last call. What takes longer than
-    _LONG is timed once.
+    data, and its cores may still be busy with the threads of the last call. That matters little to
+    what takes longer than _LONG seconds, which runs once a turn; _VERY_LONG, once in all.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     once: dict[str, float] = {}
@@ -61,10 +61,11 @@ def in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, floa
         start = time.perf_counter()
         call()
         once[name] = time.perf_counter() - start
-    again = {n: c for n, c in calls.items() if once[n] < _LONG or n.startswith("jaxprob")}
+    again = {n: c for n, c in calls.items() if once[n] < _VERY_LONG or n.startswith("jaxprob")}
     for _ in range(repeats):
         for name, call in again.items():
-            call()
+            if once[name] < _LONG or name.startswith("jaxprob"):
+                call()
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
@@ -430,7 +431,7 @@ def main() -> None:
     """Run the parts asked for, print their tables, write benchmark.json and a picture."""
     parser = _common.parser(__doc__ or "")
     parser.add_argument("--only", choices=PARTS, action="append", help="a part; repeatable")
-    parser.add_argument("--repeats", type=int, default=5, help="of the slowest timings (5)")
+    parser.add_argument("--repeats", type=int, default=7, help="of the slowest timings (7)")
     args = parser.parse_args()
 
     import jax
