@@ -219,6 +219,11 @@ def _plan(model: Model, data: Data, *, l2: Any, l1: Any, solver: Solver | None, 
     shards = None if traced else _shards(rows.x)
     blocks = None if traced else block_bytes(rows.x, shards)
     problem = Problem(rows, l2, l1, model, positive, shards, blocks)
+    if problem.num_params() == 0:
+        raise ValueError(
+            f"x: expected at least one feature, since this {model.name} has no other parameters, "
+            f"got shape {rows.x.shape}"
+        )
     theta = None if init is None else _start(problem, init)
     solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
     return _Plan(problem, theta, solvers, traced)

@@ -90,6 +90,15 @@ def test_wrong_shapes(no_run, changed, message):
         fit(LOGISTIC, **({"x": X, "y": Y} | changed))
 
 
+def test_nothing_to_fit(no_run):
+    message = (
+        "x: expected at least one feature, since this logistic regression has no other parameters, "
+        "got shape (12, 0)"
+    )
+    with raises(ValueError, message):
+        fit(logistic.model(bias=False), X[:, :0], Y)
+
+
 @pytest.mark.parametrize("shape", [(N,), (N, 2), (N, 4)])
 def test_an_offset_of_softmax_has_an_entry_for_each_class(no_run, shape):
     message = f"offset: expected shape (n, 3), an entry for each class, got {shape}"
