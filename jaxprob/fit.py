@@ -17,7 +17,6 @@ from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
 from jaxprob.solvers.driver import Result, Solver, Trace, run
 from jaxprob.solvers.lbfgs import lbfgs
-from jaxprob.solvers.linalg import factorise
 from jaxprob.solvers.newton import judge, newton
 from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
 from jaxprob.solvers.proximal import proximal
@@ -455,12 +454,7 @@ def _certify(solver: Solver, problem: Problem, outcome: _Outcome) -> _Outcome:
 
 
 def _exact_evidence(solver: Solver, problem: Problem, result: Result) -> Evidence:
-    factor = factorise(problem.hess(result.theta))
-    evidence = judge(
-        problem, result.theta, result.value, result.grad, factor, getattr(solver, "tol", None)
-    )
-    open_ = evidence.status == Status.MAX_STEPS
-    return evidence._replace(status=jnp.where(open_, result.evidence.status, evidence.status))
+    return judge(problem, result, getattr(solver, "tol", None))
 
 
 @partial(jax.jit, static_argnums=0)

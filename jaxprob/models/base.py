@@ -113,8 +113,12 @@ def _rebuild(fn: Callable[..., Any], settings: dict[str, Any]) -> Bind:
 class Certificates(NamedTuple):
     """What a model can prove about a fit; each takes the problem that the solver sees."""
 
-    diagnose: Callable[..., Evidence]
-    """(problem, theta, grad, step, solve, thorough) -> Evidence, from a Newton step."""
+    bound: Callable[..., Array]
+    """(problem, theta, grad, step, solve) -> (): a bound on f - f*, from a Newton step."""
+    separation: Callable[..., tuple[Array, Array]]
+    """(problem, theta, step) -> () whether the classes are found separated; (p,) the direction."""
+    absent: Callable[..., Array]
+    """(problem,) -> (): whether a class without examples leaves no finite maximum."""
     logit_range: Callable[..., Array]
     """(step, problem) -> (): the Hessian changes by at most e to this along the step."""
     least_mass: Callable[..., Array]

@@ -32,9 +32,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.models.base import Bind, Certificates, Evidence, Status
+from jaxprob.models.base import Bind, Certificates
 from jaxprob.models.linear import pull_back
-from jaxprob.models.separation import separated
+from jaxprob.models.separation import separation
 from jaxprob.numerics import categorical_log_prob, softmax
 
 KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
@@ -50,24 +50,25 @@ def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
         first: the column of the logits that belongs to the first row of the weights.
     """
     return Certificates(
-        diagnose=Bind(diagnose, logits=logits, first=first),
+        bound=Bind(bound, logits=logits, first=first),
+        separation=Bind(separation, logits=logits, first=first),
+        absent=Bind(absent),
         logit_range=Bind(logit_range, logits=logits),
         least_mass=Bind(least_mass, logits=logits),
     )
 
 
-def diagnose(
+def bound(
     problem: Any,
     theta: Array,
     grad: Array,
     step: Array,
     solve: Callable[[Array], Array],
-    thorough: Array | bool = True,
     *,
     logits: Callable[..., Array],
     first: int,
-) -> Evidence:
-    """Bound the distance to the optimum by a Newton step, or prove that there is no optimum.
+) -> Array:
+    """A bound on the distance to the optimum, infinite where none is proved to exist.
 
     Args:
         problem: a `jaxprob.solvers.Problem`.
@@ -75,38 +76,24 @@ def diagnose(
         grad: (p,) the gradient of the smooth part of the objective there.
         step: (p,) the Newton step there; with l1, the proximal one.
         solve: v -> H⁻¹ v.
-        thorough: () bool, whether to look for a direction of separation.
         logits: (params, x, offset) -> (n, K).
         first: the column of the logits that belongs to the first row of the weights.
 
     Returns:
-        Evidence: the gap, with no verdict; or SEPARATED with a direction; or CLASS_ABSENT.
+        (), nats.
     """
     gap, finite = duality_gap(problem, theta, grad, step, logits=logits, first=first)
-    nothing = Evidence(jnp.int32(Status.MAX_STEPS), gap, jnp.zeros_like(theta))
-    if not problem.penalised:
-        exists = jax.lax.cond(
-            finite, lambda: noise(problem, theta, solve, logits) < _MOST_NOISE, lambda: False
-        )
-        nothing = nothing._replace(gap=jnp.where(exists | problem.shrunk(), gap, jnp.inf))
-        seek = thorough & ~exists & ~problem.shrunk()
-        evidence = jax.lax.cond(
-            seek,
-            lambda: separated(problem, theta, step, nothing, logits=logits, first=first),
-            lambda: nothing,
-        )
-    else:
-        evidence = nothing
-    absent = _class_absent(problem, theta)
-    return evidence._replace(
-        status=jnp.where(absent, jnp.int32(Status.CLASS_ABSENT), evidence.status),
-        gap=jnp.where(absent, jnp.inf, evidence.gap),
+    if problem.penalised:
+        return gap
+    exists = jax.lax.cond(
+        finite, lambda: noise(problem, theta, solve, logits) < _MOST_NOISE, lambda: False
     )
+    return jnp.where(exists | problem.shrunk(), gap, jnp.inf)
 
 
-def _class_absent(problem: Any, theta: Array) -> Array:
+def absent(problem: Any) -> Array:
     """Whether a class that has an unpenalised bias has no example of positive weight."""
-    if problem.unravel(theta).bias is None:
+    if problem.template().bias is None:
         return jnp.zeros((), bool)
     data, classes = problem.data, jnp.arange(problem.model.labels.num_classes)
     present = data.y[:, None] == classes[None, :]

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.models.base import Evidence, Status
 from jaxprob.models.linear import assemble, pull_back
 from jaxprob.numerics import compensated_matvec
 
@@ -150,24 +149,25 @@ def _verified(rows: _Rows, v: Array) -> Array:
     return (jnp.min(m) >= -_ROUNDING * eps) & (jnp.max(m) > jnp.sqrt(eps))
 
 
-def separated(
+def separation(
     problem: Any,
     theta: Array,
     step: Array,
-    nothing: Evidence,
     *,
     logits: Callable[..., Array],
     first: int,
-) -> Evidence:
-    """SEPARATED and a direction that proves it, where one is found.
+) -> tuple[Array, Array]:
+    """Whether a direction of separation is found, and the direction.
 
     Args:
         problem: a `jaxprob.solvers.Problem`.
         theta: (p,) where to look.
         step: (p,) the Newton step there.
-        nothing: what to say where no direction is found.
         logits: (params, x, offset) -> (n, K).
         first: the column of the logits that belongs to the first row of the weights.
+
+    Returns:
+        () bool; (p,) of length one, zeros where none is found.
     """
     rows = _rows(problem, logits, first)
     in_step = rows.margins(problem.unravel(step))
@@ -181,8 +181,4 @@ def separated(
     good = jax.lax.map(lambda v: _verified(rows, v), candidates)
     best = candidates[jnp.argmax(good)] / rows.scales
     found = jnp.any(good)
-    return Evidence(
-        jnp.where(found, jnp.int32(Status.SEPARATED), nothing.status),
-        jnp.where(found, jnp.inf, nothing.gap),
-        jnp.where(found, best / jnp.linalg.norm(best), nothing.direction),
-    )
+    return found, jnp.where(found, best / jnp.linalg.norm(best), 0.0)

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Evidence, Status
+from jaxprob.solvers.control import only_if
 from jaxprob.solvers.problem import Problem
+
+_NEAR = 0.5  # that a Newton step may move one logit against another without raising doubt
 
 
 class State(NamedTuple):
@@ -73,6 +76,10 @@ class Solver(Protocol):
         """The state after step k = 0, 1, ..."""
         ...
 
+    def newton_step(self, state: State) -> Array | None:
+        """(p,) the last Newton step considered, None from a solver that makes none."""
+        ...
+
     def finish(self, problem: Problem, fixed: Any, state: State) -> State:
         """The state to report."""
         ...
@@ -116,8 +123,62 @@ def with_status(evidence: Evidence, where: Array, status: Status) -> Evidence:
     return evidence._replace(status=jnp.where(open_ & where, jnp.int32(status), evidence.status))
 
 
+def is_open(solver: Solver, state: State, k: Array) -> Array:
+    """Whether a run goes on with step k."""
+    return (state.evidence.status == Status.MAX_STEPS) & (k <= solver.max_steps)
+
+
+def lacks_class(problem: Problem) -> Array:
+    """Whether a class without examples leaves no finite optimum."""
+    proofs = problem.model.certificates
+    return jnp.zeros((), bool) if proofs is None else proofs.absent(problem)
+
+
+def checked(state: State, lacks_class: Array) -> State:
+    """The state, with the verdicts NON_FINITE where its value is, and CLASS_ABSENT."""
+    finite = jnp.isfinite(state.value)
+    old = state.evidence
+    status = jnp.where(lacks_class, jnp.int32(Status.CLASS_ABSENT), old.status)
+    status = jnp.where(finite, status, jnp.int32(Status.NON_FINITE))
+    gap = jnp.where(lacks_class, jnp.inf, old.gap)
+    return state._replace(evidence=old._replace(status=status, gap=gap))
+
+
+def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:
+    """Whether it looks as if there might be no finite optimum: a Newton step moves logits far.
+
+    Where the classes are separated, it moves some example's by one or more.
+    """
+    proofs, step = problem.model.certificates, solver.newton_step(state)
+    if proofs is None or step is None or problem.penalised:
+        return jnp.zeros((), bool)
+    unproved = (state.evidence.status == Status.MAX_STEPS) & jnp.isinf(state.evidence.gap)
+    far = only_if(
+        unproved, lambda: proofs.logit_range(step, problem), jnp.zeros((), state.theta.dtype)
+    )
+    return unproved & ~(far <= _NEAR) & ~problem.shrunk()
+
+
+def seek(solver: Solver, problem: Problem, state: State) -> State:
+    """Look for a direction of separation, and leave the verdict SEPARATED where there is one."""
+    proofs, step = problem.model.certificates, solver.newton_step(state)
+    if proofs is None or step is None or problem.penalised:
+        return state
+    found, direction = proofs.separation(problem, state.theta, step)
+    old = state.evidence
+    return state._replace(
+        evidence=Evidence(
+            jnp.where(found, jnp.int32(Status.SEPARATED), old.status),
+            jnp.where(found, jnp.inf, old.gap),
+            jnp.where(found, direction, old.direction),
+        )
+    )
+
+
 def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) -> Result:
     """Run a solver until its evidence gives a verdict or the steps run out.
+
+    Every third step it is asked whether there is an optimum at all, if that is in doubt.
 
     Args:
         solver: any `Solver`.
@@ -129,19 +190,20 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
         A Result; its status is never an exception.
     """
     fixed, theta = solver.prepare(problem, theta)
+    lacking = lacks_class(problem)
     empty = jnp.full(solver.max_steps + 1, jnp.nan, theta.dtype)
 
     def unfinished(carry: tuple) -> Array:
         state, k, _ = carry
-        return (state.evidence.status == Status.MAX_STEPS) & (k <= solver.max_steps)
+        return is_open(solver, state, k)
 
     def body(carry: tuple) -> tuple:
         state, k, course = carry
-        state = solver.step(problem, fixed, state, k)
-        status = jnp.where(
-            jnp.isfinite(state.value), state.evidence.status, jnp.int32(Status.NON_FINITE)
+        state = checked(solver.step(problem, fixed, state, k), lacking)
+        doubtful = only_if(
+            k % 3 == 2, lambda: is_doubtful(solver, problem, state), jnp.zeros((), bool)
         )
-        state = state._replace(evidence=state.evidence._replace(status=status))
+        state = only_if(doubtful, lambda: seek(solver, problem, state), state)
         if course is not None:
             course = Trace(
                 course.value.at[k].set(state.value),

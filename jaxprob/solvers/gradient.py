@@ -81,6 +81,9 @@ class Gradient:
         new = State(theta, value, grad, evidence, memory)
         return jax.tree.map(partial(jnp.where, finite), new, last)
 
+    def newton_step(self, state: State) -> None:
+        """None is made."""
+
     def finish(self, problem: Problem, fixed: None, state: State) -> State:
         """Nothing to add."""
         return state

@@ -279,6 +279,9 @@ class LBFGS:
         at = At(move, factor.solve(move.grad), none, jnp.full_like(at.promise, jnp.inf))
         return at, Metric(factor, theta, proper)
 
+    def newton_step(self, state: State) -> None:
+        """None is made."""
+
     def finish(self, problem: Problem, fixed: Fixed, state: State) -> State:
         """Nothing to add."""
         return state._replace(theta=problem.canonical(state.theta))

@@ -20,20 +20,35 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Evidence, Status
-from jaxprob.solvers.driver import State, blank, no_verdict, slack, tolerance, with_status
+from jaxprob.solvers.control import only_if
+from jaxprob.solvers.driver import (
+    Result,
+    State,
+    blank,
+    checked,
+    is_doubtful,
+    lacks_class,
+    no_verdict,
+    seek,
+    slack,
+    tolerance,
+    with_status,
+)
 from jaxprob.solvers.linalg import Factor, factorise, no_factor
 from jaxprob.solvers.linesearch import Move, backtrack
 from jaxprob.solvers.problem import Problem
 
 _MOST_MOVES = 4  # with one Hessian
+_NEAR_ENOUGH = 2  # times the tolerance: a larger decrement promises no bound that is small enough
 _IDLE_STEPS = 4  # without progress, in the objective or in the bound, before a run has stalled
 
 
 class Memory(NamedTuple):
-    """Newton's own: the factor of the Hessian, and for how many steps nothing improved."""
+    """Newton's own: the factor of the Hessian, what the next step promises, and idle steps."""
 
     factor: Factor
-    idle: Array
+    decrement: Array  # (), gᵀH⁻¹g / 2
+    idle: Array  # () for how many steps nothing improved
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["tol"], meta_fields=["max_steps"])
@@ -53,18 +68,36 @@ class Newton:
 
     def init(self, problem: Problem, fixed: None, theta: Array) -> State:
         """No step, from an unknown value: step 0 goes nowhere and looks."""
-        return blank(theta, Memory(no_factor(theta), jnp.zeros((), jnp.int32)))
+        infinite = jnp.asarray(jnp.inf, theta.dtype)
+        return blank(theta, Memory(no_factor(theta), infinite, jnp.zeros((), jnp.int32)))
+
+    def start(self, problem: Problem, fixed: None, theta: Array) -> State:
+        """What step 0 finds, without a line search: for lanes that share where they start."""
+        value, grad = problem.value_and_grad(theta)
+        there, one = jnp.ones((), bool), jnp.ones((), theta.dtype)
+        at = Move(theta, value, grad, there, one)
+        return self._look(problem, self.init(problem, fixed, theta), at, jnp.zeros((), jnp.int32))
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
         """Move with the Hessian at hand, then compute the next one and what it proves."""
-        new = _moves(problem, state)
+        return self._look(problem, state, _moves(problem, state), k)
+
+    def _look(self, problem: Problem, old: State, new: Move, k: Array) -> State:
         factor = factorise(problem.hess(new.theta))
-        evidence = judge(problem, new.theta, new.value, new.grad, factor, self.tol, k % 3 == 2)
-        falls = (new.value < state.value - slack(state.value)) | (k == 0)
-        idle = jnp.where(falls, 0, state.memory.idle + 1)
-        stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~(evidence.gap < state.evidence.gap / 2))
+        decrement = jnp.vdot(new.grad, factor.solve(new.grad)) / 2
+        falls = (new.value < old.value - slack(old.value)) | (k == 0)
+        idle = jnp.where(falls, 0, old.memory.idle + 1)
+        better = decrement < old.memory.decrement / 2
+        stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~better)
+        last = stuck | (k >= self.max_steps)
+        at = new.theta, new.value, new.grad
+        evidence = _verdict(problem, *at, factor, self.tol, decrement, last)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        return State(new.theta, new.value, new.grad, evidence, Memory(factor, idle))
+        return State(*at, evidence, Memory(factor, decrement, idle))
+
+    def newton_step(self, state: State) -> Array:
+        """The next step."""
+        return -state.memory.factor.solve(state.grad)
 
     def finish(self, problem: Problem, fixed: None, state: State) -> State:
         """Take the step that proved convergence: it squares the error, for one more pass.
@@ -108,29 +141,48 @@ def _moves(problem: Problem, state: State) -> Move:
     return jax.lax.while_loop(useful, move, carry)[0]
 
 
-def judge(
+def _verdict(
     problem: Problem,
     theta: Array,
     value: Array,
     grad: Array,
     factor: Factor,
     tol: Array | float | None,
-    thorough: Array | bool = True,
+    decrement: Array,
+    anyway: Array | bool,
 ) -> Evidence:
-    """What can be proved at theta with the exact Hessian there."""
-    certificates = problem.model.certificates
+    """What can be proved with the exact Hessian at theta, where it may be enough or is wanted."""
+    certificates, enough = problem.model.certificates, tolerance(tol, value)
     if certificates is None:
-        # Half the Newton decrement: the gap to first order, an estimate and no bound.
-        gap = jnp.vdot(grad, factor.solve(grad)) / 2
-        evidence = no_verdict(theta)._replace(gap=gap)
+        gap = decrement  # the gap to first order, an estimate and no bound
     else:
-        step = -factor.solve(grad)
-        evidence = certificates.diagnose(problem, theta, grad, step, factor.solve, thorough)
+        near = decrement <= _NEAR_ENOUGH * enough
+        gap = only_if(
+            near | anyway,
+            lambda: certificates.bound(problem, theta, grad, -factor.solve(grad), factor.solve),
+            jnp.full_like(value, jnp.inf),
+        )
+    evidence = no_verdict(theta)._replace(gap=gap)
     overflow = ~jnp.all(jnp.isfinite(factor.lower))
     evidence = with_status(evidence, overflow, Status.NON_FINITE)
-    close = evidence.gap <= tolerance(tol, value)
+    close = gap <= enough
     evidence = with_status(evidence, close & factor.singular(), Status.SINGULAR)
     return with_status(evidence, close, Status.CONVERGED)
+
+
+def judge(problem: Problem, result: Result, tol: Array | float | None) -> Evidence:
+    """What the exact Hessian proves where a run ended, its own verdict where that is nothing."""
+    at = result.theta, result.value, result.grad
+    factor = factorise(problem.hess(result.theta))
+    decrement = jnp.vdot(result.grad, factor.solve(result.grad)) / 2
+    evidence = _verdict(problem, *at, factor, tol, decrement, True)
+    state = State(*at, evidence, Memory(factor, decrement, jnp.zeros((), jnp.int32)))
+    state = checked(state, lacks_class(problem))
+    solver = newton(tol=tol)
+    doubtful = is_doubtful(solver, problem, state)
+    evidence = only_if(doubtful, lambda: seek(solver, problem, state), state).evidence
+    open_ = evidence.status == Status.MAX_STEPS
+    return evidence._replace(status=jnp.where(open_, result.evidence.status, evidence.status))
 
 
 def newton(*, tol: Array | float | None = None, max_steps: int = 100) -> Newton:

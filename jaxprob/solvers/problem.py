@@ -107,9 +107,9 @@ class Problem:
         x, weights = self.data.x, self.data.weights
         return jnp.ones(x.shape[0], x.dtype) if weights is None else weights
 
-    def shrunk(self) -> Array | bool:
-        """Whether a penalty is positive, as seen at run time."""
-        return sum(p for p in (self.l2, self.l1) if p is not None) > 0
+    def shrunk(self) -> Array:
+        """() whether a penalty is positive, as seen at run time."""
+        return jnp.asarray(sum(p for p in (self.l2, self.l1) if p is not None) > 0)
 
     def canonical(self, theta: Array) -> Array:
         """The vector that the model prefers among those with the same likelihood."""

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Status
-from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
+from jaxprob.solvers.driver import State, blank, no_verdict, slack, tolerance, with_status
 from jaxprob.solvers.linalg import factorise
 from jaxprob.solvers.linesearch import backtrack
 from jaxprob.solvers.problem import Problem
@@ -73,10 +73,11 @@ class Proximal:
         slope = slope - problem.penalty(new.theta)
         proofs = problem.model.certificates
         if proofs is None:
-            evidence = state.evidence._replace(gap=-slope)
+            evidence = no_verdict(new.theta)._replace(gap=-slope)
         else:
             solve = factorise(h).solve
-            evidence = proofs.diagnose(problem, new.theta, new.grad, move, solve, k % 3 == 2)
+            gap = proofs.bound(problem, new.theta, new.grad, move, solve)
+            evidence = no_verdict(new.theta)._replace(gap=gap)
         close = evidence.gap <= tolerance(self.tol, new.value)
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
         idle = jnp.where(falls, 0, old.idle + 1)
@@ -85,6 +86,10 @@ class Proximal:
         evidence = with_status(evidence, close, Status.CONVERGED)
         evidence = with_status(evidence, stuck, Status.STALLED)
         return State(new.theta, new.value, new.grad, evidence, Memory(move, slope, idle))
+
+    def newton_step(self, state: State) -> Array:
+        """The next step."""
+        return state.memory.move
 
     def finish(self, problem: Problem, fixed: None, state: State) -> State:
         """Nothing to add."""
