@@ -228,7 +228,7 @@ def _plan(model: Model, data: Data, *, l2: Any, l1: Any, solver: Solver | None, 
     return _Plan(problem, theta, solvers, traced)
 
 
-class _Outcome(NamedTuple):
+class Outcome(NamedTuple):
     """What a compiled run hands back."""
 
     result: Result
@@ -313,7 +313,7 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
 
 def _first_that_converges(
     solvers: Sequence[Solver], problem: Problem, theta: Array | None, trace: bool
-) -> _Outcome:
+) -> Outcome:
     for solver in solvers[:-1]:
         outcome = _run(solver, problem, theta, trace=trace)
         if int(outcome.result.evidence.status) == Status.CONVERGED:
@@ -325,7 +325,7 @@ def _first_that_converges(
 
 def _report(
     problem: Problem,
-    outcome: _Outcome,
+    outcome: Outcome,
     feature_names: tuple[str, ...] | None,
     source: Source | None,
     information: Array | None = None,
@@ -402,7 +402,7 @@ def _traced(
     sensible = [(p >= 0) & jnp.isfinite(p) for p in penalties]
     invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid
     status = jnp.where(invalid, jnp.int32(Status.INVALID_INPUT), status)
-    outcome = _outcome(problem, result)._replace(
+    outcome = outcome_of(problem, result)._replace(
         log_likelihood=model.log_likelihood(
             params, data.x, data.y, data.weights, offset=data.offset
         )
@@ -415,17 +415,18 @@ def _traced(
 
 
 @partial(eager_jit, static_argnames=["trace"])
-def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> _Outcome:
+def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> Outcome:
     theta = problem.start() if theta is None else theta
-    return _outcome(problem, run(solver, problem, theta, trace=trace))
+    return outcome_of(problem, run(solver, problem, theta, trace=trace))
 
 
-def _outcome(problem: Problem, result: Result) -> _Outcome:
+def outcome_of(problem: Problem, result: Result) -> Outcome:
+    """What is reported of a run."""
     theta = result.theta
     penalty = problem.penalty(theta)
     if problem.l2 is not None:
         penalty += problem.l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
-    return _Outcome(
+    return Outcome(
         result,
         problem.unravel(theta),
         problem.unravel(result.evidence.direction),
@@ -444,7 +445,7 @@ def _conditions(problem: Problem, theta: Array, grad: Array) -> Array:
 
 
 @eager_jit
-def _certify(solver: Solver, problem: Problem, outcome: _Outcome) -> _Outcome:
+def _certify(solver: Solver, problem: Problem, outcome: Outcome) -> Outcome:
     """Replace the evidence of a solver that proves nothing by that of the exact Hessian."""
     result = outcome.result
     evidence = _exact_evidence(solver, problem, result)

@@ -15,12 +15,15 @@ MODULES = [
 ]
 INTERNAL = {
     "jaxprob.data.checks",
+    "jaxprob.fit.outcome_of",
+    "jaxprob.many.lanes",
+    "jaxprob.many.schedule",
     "jaxprob.models.base",
     "jaxprob.models.certificates",
     "jaxprob.models.linear",
     "jaxprob.models.separation",
     "jaxprob.solvers.driver",
-    "jaxprob.solvers.linalg",
+    "jaxprob.numerics.linalg",
     "jaxprob.solvers.linesearch",
     "jaxprob.solvers.newton.judge",
     "jaxprob.solvers.problem",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tolerances import EPS
 
-from jaxprob.solvers.linalg import cholesky, factorise, invert, no_factor, no_inverse
+from jaxprob.numerics.linalg import cholesky, factorise, invert, no_factor, no_inverse
 
 SIZES = [1, 7, 255, 256, 300, pytest.param(513, marks=pytest.mark.slow), 650]
 

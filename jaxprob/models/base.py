@@ -51,6 +51,16 @@ class Evidence(NamedTuple):
     direction: Array  # (p,) float, direction of separation, or zeros
 
 
+class Point(NamedTuple):
+    """A vector of parameters, and what is known there."""
+
+    theta: Array  # (p,)
+    value: Array  # (), the objective
+    grad: Array  # (p,), of its smooth part
+    hess: Array  # (p, p), of its smooth part
+    wanted: Array | bool  # () whether it matters how tight the bound is
+
+
 class Labels(NamedTuple):
     """y holds class labels 0, ..., num_classes - 1."""
 
@@ -114,7 +124,7 @@ class Certificates(NamedTuple):
     """What a model can prove about a fit; each takes the problem that the solver sees."""
 
     bound: Callable[..., Array]
-    """(problem, theta, grad, step, solve) -> (): a bound on f - f*, from a Newton step."""
+    """(problem, point, step, solve) -> (): a bound on f - f*, from a Newton step."""
     separation: Callable[..., tuple[Array, Array]]
     """(problem, theta, step) -> () whether the classes are found separated; (p,) the direction."""
     absent: Callable[..., Array]

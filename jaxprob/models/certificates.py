@@ -25,6 +25,7 @@ Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,14 +33,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.models.base import Bind, Certificates
-from jaxprob.models.linear import pull_back
+from jaxprob.models.base import Bind, Certificates, Point
+from jaxprob.models.linear import pull_back, spread
 from jaxprob.models.separation import separation
 from jaxprob.numerics import categorical_log_prob, softmax
+from jaxprob.numerics.control import only_if
 
 KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
 _LEAST_E = -0.5
 _MOST_NOISE = 0.125
+_PROBES = 4  # of what rounding may do
 
 
 def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
@@ -53,15 +56,14 @@ def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
         bound=Bind(bound, logits=logits, first=first),
         separation=Bind(separation, logits=logits, first=first),
         absent=Bind(absent),
-        logit_range=Bind(logit_range, logits=logits),
+        logit_range=Bind(logit_range),
         least_mass=Bind(least_mass, logits=logits),
     )
 
 
 def bound(
     problem: Any,
-    theta: Array,
-    grad: Array,
+    at: Point,
     step: Array,
     solve: Callable[[Array], Array],
     *,
@@ -70,10 +72,11 @@ def bound(
 ) -> Array:
     """A bound on the distance to the optimum, infinite where none is proved to exist.
 
+    What can be had without another look at each probability is tried first.
+
     Args:
         problem: a `jaxprob.solvers.Problem`.
-        theta: (p,) where to look.
-        grad: (p,) the gradient of the smooth part of the objective there.
+        at: where to look.
         step: (p,) the Newton step there; with l1, the proximal one.
         solve: v -> H⁻¹ v.
         logits: (params, x, offset) -> (n, K).
@@ -82,13 +85,71 @@ def bound(
     Returns:
         (), nats.
     """
-    gap, finite = duality_gap(problem, theta, grad, step, logits=logits, first=first)
+    data = problem.data
+
+    def probabilities(theta: Array) -> Array:
+        return softmax(logits(problem.unravel(theta), data.x, data.offset))
+
+    def exact(theta: Array, step: Array) -> Array:
+        p = probabilities(theta)
+        return duality_gap(problem, theta, at.grad, step, p, logits=logits, first=first)
+
+    if problem.l1 is not None:
+        gap = exact(at.theta, step)
+    else:
+        moved = _farthest(problem, step)
+        near = _near_gap(problem, at, step, moved)
+        gap = only_if(at.wanted & ~(moved <= -_LEAST_E), exact, near, at.theta, step)
     if problem.penalised:
         return gap
-    exists = jax.lax.cond(
-        finite, lambda: noise(problem, theta, solve, logits) < _MOST_NOISE, lambda: False
-    )
+    signs = jax.random.rademacher(jax.random.key(0), (_PROBES, len(step)), step.dtype)
+    probes = jax.vmap(solve)(signs * _most_rounding(problem, at)[None, :])
+    reach = jnp.max(jax.vmap(partial(_most_spread, problem))(probes))
+
+    def closer(theta: Array) -> Array:
+        sizes = _rounding(problem, problem.unravel(theta), probabilities(theta))
+        probes = jax.vmap(solve)(signs * sizes[None, :])
+        return jnp.max(jax.vmap(partial(_farthest, problem))(probes))
+
+    hidden = at.wanted & jnp.isfinite(gap) & ~(reach < _MOST_NOISE)
+    exists = only_if(hidden, closer, reach, at.theta) < _MOST_NOISE  # see `_rounding`
     return jnp.where(exists | problem.shrunk(), gap, jnp.inf)
+
+
+def _farthest(problem: Any, step: Array) -> Array:
+    """The furthest that a step moves a logit of an example of positive weight against another."""
+    classes = problem.model.labels.num_classes
+    moved = spread(problem.unravel(step), problem.data.x, classes)
+    return jnp.max(jnp.where(problem.example_weights() > 0, moved, 0.0), initial=0.0)
+
+
+def _near_gap(problem: Any, at: Point, step: Array, moved: Array) -> Array:
+    """The bound of the module's docstring where no logit moves by more than 1/2.
+
+    All |e| are then at most `moved` = r, so KL(q‖p) ≤ κ Σ p e² with κ = ((1-r) log(1-r) + r) / r²,
+    a convex function of r that is 1/2 at 0 and 0.614 at 1/2; and Σ c p e² = δᵀHδ without l2.
+    """
+    l2 = jnp.zeros((), step.dtype) if problem.l2 is None else problem.l2
+    is_penalised = problem.mask()
+    pushed = at.hess @ step - jnp.where(is_penalised, l2 * step, 0.0)  # by the likelihood alone
+    rest = at.grad + pushed  # ρ
+    kappa = 1 / 2 + (2 * KL_HALF - 1) * moved
+    kl = kappa * jnp.maximum(jnp.vdot(step, pushed), 0.0)
+    return jnp.where(moved <= -_LEAST_E, kl + _unmet(problem, step, rest), jnp.inf)
+
+
+def _unmet(problem: Any, step: Array, rest: Array) -> Array:
+    """What ρ adds to the bound: with l2 its square, else what rounding has left of it.
+
+    The latter is multiplied by how far the optimum still is.
+    """
+    if problem.l2 is None:
+        return 2 * jnp.sum(jnp.abs(rest) * jnp.abs(step))
+    is_penalised, some = problem.mask(), problem.l2 > 0
+    squares = jnp.sum(jnp.where(is_penalised, rest**2, 0.0))
+    penalty = jnp.where(some, squares / jnp.where(some, 2 * problem.l2, 1.0), 0.0)
+    unmet = jnp.abs(jnp.where(is_penalised & some, 0.0, rest))
+    return penalty + 2 * jnp.sum(unmet * jnp.abs(step))
 
 
 def absent(problem: Any) -> Array:
@@ -107,38 +168,28 @@ def duality_gap(
     theta: Array,
     grad: Array,
     step: Array,
+    p: Array,
     *,
     logits: Callable[..., Array],
     first: int,
-) -> tuple[Array, Array]:
-    """The bound on f - f* of the module's docstring, and whether every e is above -1/2."""
+) -> Array:
+    """The bound on f - f* of the module's docstring; infinite unless every e is above -1/2."""
     data, c = problem.data, problem.example_weights()
     params = problem.unravel(theta)
-    p = softmax(logits(params, data.x, data.offset))
     moved = logits(problem.unravel(step), data.x, None)
     e = moved - jnp.sum(p * moved, axis=1, keepdims=True)
     positive = c[:, None] * p > 0
     least = jnp.min(jnp.where(positive, e, 0.0))
     kl = jnp.sum(jnp.where(positive, c[:, None] * p * _kl(e), 0.0))
     rest = grad + pull_back(params, data.x, c[:, None] * p * e, first)  # ρ
-    ok = least > _LEAST_E
-    if problem.l1 is not None:
+    if problem.l1 is None:
+        gap = kl + _unmet(problem, step, rest)
+    else:
         rounding = _rounding(problem, params, p)
         z = logits(params, data.x, data.offset)
         loss = -jnp.sum(c * categorical_log_prob(data.y, z))
         gap = _sparse_gap(problem, theta, rest, step, kl, loss, rounding)
-        return jnp.where(ok, gap, jnp.inf), ok
-    is_penalised = problem.mask()
-    if problem.l2 is None:
-        penalty, unmet = 0.0, jnp.abs(rest)
-    else:
-        some = problem.l2 > 0
-        squares = jnp.sum(jnp.where(is_penalised, rest**2, 0.0))
-        penalty = jnp.where(some, squares / jnp.where(some, 2 * problem.l2, 1.0), 0.0)
-        unmet = jnp.abs(jnp.where(is_penalised & some, 0.0, rest))
-    # What rounding leaves of the other conditions, times how far the optimum still is.
-    gap = kl + penalty + 2 * jnp.sum(unmet * jnp.abs(step))
-    return jnp.where(ok, gap, jnp.inf), ok
+    return jnp.where(least > _LEAST_E, gap, jnp.inf)
 
 
 def _sparse_gap(
@@ -175,19 +226,45 @@ def _sparse_gap(
 
 
 def _rounding(problem: Any, params: Any, p: Array) -> Array:
-    """(p,) what rounding may have done to the gradient."""
+    """(p,) what rounding may have done to the gradient.
+
+    Where that, pushed through H⁻¹, moves a logit far, it may hide a direction along which the
+    objective still falls.
+    """
     data, c, eps = problem.data, problem.example_weights(), jnp.finfo(p.dtype).eps
     hit = data.y[:, None] == jnp.arange(p.shape[1])[None, :]
     residual = jnp.max(jnp.where(hit, 0.0, p), axis=1)  # 1 - p_y lies between it and K times it
     heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
     logit = jnp.sum(jnp.abs(data.x) * heaviest[None, :], axis=1)
     size = 4 * eps * c * residual * (1 + logit)
-    columns = jnp.sum(jnp.abs(data.x) * size[:, None], axis=0)
-    sizes = params._replace(
-        weights=jnp.broadcast_to(columns, params.weights.shape),
-        bias=None if params.bias is None else jnp.broadcast_to(jnp.sum(size), params.bias.shape),
-    )
-    return ravel_pytree(sizes)[0]
+    return _of_columns(params, jnp.sum(jnp.abs(data.x) * size[:, None], axis=0), jnp.sum(size))
+
+
+def _most_rounding(problem: Any, at: Point) -> Array:
+    """(p,) an upper bound of `_rounding`, from 1 - p_y <= -log p_y and the largest features."""
+    params, eps = problem.unravel(at.theta), jnp.finfo(at.theta.dtype).eps
+    columns = jnp.max(jnp.abs(problem.data.x), axis=0)
+    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
+    size = 4 * eps * at.value * (1 + jnp.vdot(columns, heaviest))
+    return _of_columns(params, size * columns, size)
+
+
+def _most_spread(problem: Any, step: Array) -> Array:
+    """An upper bound of `_farthest`, from the largest features."""
+    params, columns = problem.unravel(step), jnp.max(jnp.abs(problem.data.x), axis=0)
+    reach = jnp.sum(jnp.atleast_2d(jnp.abs(params.weights)) * columns[None, :], axis=1)
+    reach = reach if params.bias is None else reach + jnp.atleast_1d(jnp.abs(params.bias))
+    return jnp.max(reach) * (1 if params.weights.ndim == 1 else 2)
+
+
+def _of_columns(params: Any, columns: Array, bias: Array) -> Array:
+    """(p,) an entry of each feature, and one of all biases, as parameters."""
+    return ravel_pytree(
+        params._replace(
+            weights=jnp.broadcast_to(columns, params.weights.shape),
+            bias=None if params.bias is None else jnp.broadcast_to(bias, params.bias.shape),
+        )
+    )[0]
 
 
 def _kl(e: Array) -> Array:
@@ -201,31 +278,9 @@ def _kl(e: Array) -> Array:
     return jnp.where(small, series, (1 + far) * jnp.log1p(far) - far)
 
 
-def noise(
-    problem: Any, theta: Array, solve: Callable[[Array], Array], logits: Callable[..., Array]
-) -> Array:
-    """How far the rounding of the gradient, pushed through H⁻¹, could move a logit.
-
-    Where it is large, rounding may hide a direction along which the objective still falls.
-    """
-    data, c = problem.data, problem.example_weights()
-    params = problem.unravel(theta)
-    sizes = _rounding(problem, params, softmax(logits(params, data.x, data.offset)))
-    signs = jax.random.rademacher(jax.random.key(0), (4, len(sizes)), theta.dtype)
-
-    def farthest(sign: Array) -> Array:
-        moved = logits(problem.unravel(solve(sign * sizes)), data.x, None)
-        spread = jnp.max(moved, axis=1) - jnp.min(moved, axis=1)
-        return jnp.max(jnp.where(c > 0, spread, 0.0))
-
-    most = jnp.max(jax.lax.map(farthest, signs))
-    return jnp.where(jnp.isnan(most), jnp.inf, most)
-
-
-def logit_range(step: Array, problem: Any, *, logits: Callable[..., Array]) -> Array:
+def logit_range(step: Array, problem: Any) -> Array:
     """The furthest that a step moves one logit of an example against another: ρ above."""
-    moved = logits(problem.unravel(step), problem.data.x, None)
-    return jnp.max(jnp.max(moved, axis=1) - jnp.min(moved, axis=1))
+    return _farthest(problem, step)
 
 
 def least_mass(theta: Array, problem: Any, *, logits: Callable[..., Array]) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.numerics import gram, rmatvec
+from jaxprob.numerics import gram, matvec, rmatvec
 
 
 def penalised(params: Any) -> Any:
@@ -60,3 +60,24 @@ def pull_back(params: Any, x: Array, r: Array, first: int) -> Array:
     own = r[:, first] if single else r[:, first : first + len(params.weights)]
     bias = None if params.bias is None else jnp.sum(own, axis=0)
     return ravel_pytree(params._replace(weights=rmatvec(x, own), bias=bias))[0]
+
+
+def spread(params: Any, x: Array, num_classes: int) -> Array:
+    """How far parameters move one logit of each example against another.
+
+    Args:
+        params: weights (d,) or (C, d), and biases.
+        x: (n, d).
+        num_classes: K, C or C + 1: then one class has logit 0.
+
+    Returns:
+        (n,).
+    """
+    z = matvec(x, params.weights)
+    z = z if params.bias is None else z + jnp.broadcast_to(params.bias, z.shape)
+    if z.ndim == 1:
+        return jnp.abs(z)
+    highest, lowest = jnp.max(z, axis=1), jnp.min(z, axis=1)
+    if z.shape[1] < num_classes:
+        highest, lowest = jnp.maximum(highest, 0.0), jnp.minimum(lowest, 0.0)
+    return highest - lowest

@@ -23,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.models.linear import assemble, pull_back
 from jaxprob.numerics import compensated_matvec
+from jaxprob.numerics.linalg import eigh, solve
 
 # A row counts as overlapped whose margin is below the first under a Newton step, and below the
 # second, in nats, under the parameters: where e^(-margin) rounds away, a step means nothing.
@@ -100,7 +101,7 @@ def _direction(rows: _Rows, step: Array, overlapped: Array) -> Array:
     """(p,) the scaled step without what moves overlapped rows, or moves others backwards."""
     size = jnp.broadcast_to(1 / rows.lengths[:, None] ** 2, overlapped.shape)
     u = jnp.where(overlapped, size, 0.0)
-    values, vectors = jnp.linalg.eigh(rows.squares(u))
+    values, vectors = eigh(rows.squares(u))
     eps = jnp.finfo(step.dtype).eps
     null = values <= 8 * len(values) * eps * jnp.max(values)
     inverse = jnp.where(null, 0.0, 1 / jnp.where(null, 1.0, values))
@@ -121,7 +122,7 @@ def _direction(rows: _Rows, step: Array, overlapped: Array) -> Array:
         squares = jnp.where(null[:, None] & null[None, :], squares, 0.0)
         regular = jnp.where(null, _REGULAR * jnp.trace(squares), 1.0)
         wanted = jnp.where(null, vectors.T @ rows.combined(size * lack), 0.0)
-        v = v + vectors @ jnp.linalg.solve(squares + jnp.diag(regular), wanted)
+        v = v + vectors @ solve(squares + jnp.diag(regular), wanted)
         return v, least(v), count + 1
 
     v = vectors @ jnp.where(null, vectors.T @ (step * rows.scales), 0.0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Evidence, Status
-from jaxprob.solvers.control import only_if
+from jaxprob.numerics.control import only_if
 from jaxprob.solvers.problem import Problem
 
 _NEAR = 0.5  # that a Newton step may move one logit against another without raising doubt
@@ -153,9 +153,8 @@ def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:
     if proofs is None or step is None or problem.penalised:
         return jnp.zeros((), bool)
     unproved = (state.evidence.status == Status.MAX_STEPS) & jnp.isinf(state.evidence.gap)
-    far = only_if(
-        unproved, lambda: proofs.logit_range(step, problem), jnp.zeros((), state.theta.dtype)
-    )
+    zero = jnp.zeros((), state.theta.dtype)
+    far = only_if(unproved, lambda step: proofs.logit_range(step, problem), zero, step)
     return unproved & ~(far <= _NEAR) & ~problem.shrunk()
 
 
@@ -200,10 +199,8 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
     def body(carry: tuple) -> tuple:
         state, k, course = carry
         state = checked(solver.step(problem, fixed, state, k), lacking)
-        doubtful = only_if(
-            k % 3 == 2, lambda: is_doubtful(solver, problem, state), jnp.zeros((), bool)
-        )
-        state = only_if(doubtful, lambda: seek(solver, problem, state), state)
+        doubtful = is_doubtful(solver, problem, state) & (k % 3 == 2)
+        state = only_if(doubtful, lambda state: seek(solver, problem, state), state, state)
         if course is not None:
             course = Trace(
                 course.value.at[k].set(state.value),

@@ -31,9 +31,9 @@ from jax import Array
 
 from jaxprob.models.base import Evidence, Status
 from jaxprob.models.certificates import KL_HALF
-from jaxprob.solvers.control import only_if
+from jaxprob.numerics.control import only_if
+from jaxprob.numerics.linalg import Factor, Inverse, invert, no_inverse
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
-from jaxprob.solvers.linalg import Factor, Inverse, invert, no_inverse
 from jaxprob.solvers.linesearch import Move, all_finite, backtrack
 from jaxprob.solvers.problem import Problem
 
@@ -138,15 +138,15 @@ class Objective(NamedTuple):
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """The smooth part of the objective () and its gradient (p,)."""
 
-        def on_sample() -> tuple[Array, Array]:
+        def on_sample(theta: Array) -> tuple[Array, Array]:
             sample, ratio = self.fixed
             narrow = theta.astype(sample.data.x.dtype)
             value, grad = sample.value_and_grad(narrow)
             return ratio * value.astype(theta.dtype), ratio * grad.astype(theta.dtype)
 
         nothing = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
-        seen = only_if(~self.on_all, on_sample, nothing)
-        return only_if(self.on_all, lambda: self.problem.value_and_grad(theta), seen)
+        seen = only_if(~self.on_all, on_sample, nothing, theta)
+        return only_if(self.on_all, self.problem.value_and_grad, seen, theta)
 
     def penalty(self, theta: Array) -> Array:
         """None beside l2."""
@@ -229,7 +229,10 @@ class LBFGS:
             at, metric, hessians, _ = carry
             on_all = hessians == _ENOUGH
             at, metric = only_if(
-                ~on_all, lambda: self._with_new_metric(fixed, at, hessians), (at, metric)
+                ~on_all,
+                lambda at: self._with_new_metric(fixed, at, hessians),
+                (at, metric),
+                at,
             )
             objective = Objective(problem, fixed, on_all)
             close = fixed.ratio * jnp.asarray(1e-2 * len(state.theta), state.theta.dtype)
@@ -247,7 +250,8 @@ class LBFGS:
             fitted = (hessians > 0) & ((at.promise <= close) | ~at.move.accepted)
             last = fitted | (hessians == _MOST_HESSIANS - 1)
             start = jnp.where(all_finite(at.move.theta), at.move.theta, state.theta)
-            at = only_if(last & ~on_all, lambda: _unknown(start, self.memory), at)
+            unknown = partial(_unknown, memory=self.memory)
+            at = only_if(last & ~on_all, unknown, at, start)
             hessians = jnp.where(on_all | last, _ENOUGH, hessians + 1)
             return at, metric, hessians, on_all
 
@@ -301,14 +305,14 @@ class LBFGS:
         if proofs is None:
             return with_status(evidence._replace(gap=bound), small, Status.CONVERGED)
 
-        def proved() -> Array:
-            moved = (at.theta - metric.anchor).astype(fixed.sample.data.x.dtype)
+        def proved(theta: Array) -> Array:
+            moved = (theta - metric.anchor).astype(fixed.sample.data.x.dtype)
             factor = jnp.exp(proofs.logit_range(moved, fixed.sample)).astype(bound.dtype)
             decrement = factor * bound / KL_HALF
-            even = decrement <= proofs.least_mass(at.theta, problem) / 4  # every |e| <= 1/2
+            even = decrement <= proofs.least_mass(theta, problem) / 4  # every |e| <= 1/2
             return jnp.where(even, factor * bound, jnp.inf)
 
-        gap = only_if(small, proved, jnp.full_like(bound, jnp.inf))
+        gap = only_if(small, proved, jnp.full_like(bound, jnp.inf), at.theta)
         close = gap <= tolerance(self.tol, at.value)
         return with_status(evidence._replace(gap=gap), close, Status.CONVERGED)
 

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Evidence, Status
-from jaxprob.solvers.control import only_if
+from jaxprob.models.base import Evidence, Point, Status
+from jaxprob.numerics.control import only_if
+from jaxprob.numerics.linalg import Factor, factorise, no_factor
 from jaxprob.solvers.driver import (
     Result,
     State,
@@ -34,7 +35,6 @@ from jaxprob.solvers.driver import (
     tolerance,
     with_status,
 )
-from jaxprob.solvers.linalg import Factor, factorise, no_factor
 from jaxprob.solvers.linesearch import Move, backtrack
 from jaxprob.solvers.problem import Problem
 
@@ -83,17 +83,18 @@ class Newton:
         return self._look(problem, state, _moves(problem, state), k)
 
     def _look(self, problem: Problem, old: State, new: Move, k: Array) -> State:
-        factor = factorise(problem.hess(new.theta))
+        hess = problem.hess(new.theta)
+        factor = factorise(hess)
         decrement = jnp.vdot(new.grad, factor.solve(new.grad)) / 2
         falls = (new.value < old.value - slack(old.value)) | (k == 0)
         idle = jnp.where(falls, 0, old.memory.idle + 1)
         better = decrement < old.memory.decrement / 2
         stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~better)
         last = stuck | (k >= self.max_steps)
-        at = new.theta, new.value, new.grad
-        evidence = _verdict(problem, *at, factor, self.tol, decrement, last)
+        at = Point(new.theta, new.value, new.grad, hess, last)
+        evidence = _verdict(problem, at, factor, self.tol, decrement)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        return State(*at, evidence, Memory(factor, decrement, idle))
+        return State(*at[:3], evidence, Memory(factor, decrement, idle))
 
     def newton_step(self, state: State) -> Array:
         """The next step."""
@@ -142,27 +143,21 @@ def _moves(problem: Problem, state: State) -> Move:
 
 
 def _verdict(
-    problem: Problem,
-    theta: Array,
-    value: Array,
-    grad: Array,
-    factor: Factor,
-    tol: Array | float | None,
-    decrement: Array,
-    anyway: Array | bool,
+    problem: Problem, at: Point, factor: Factor, tol: Array | float | None, decrement: Array
 ) -> Evidence:
-    """What can be proved with the exact Hessian at theta, where it may be enough or is wanted."""
-    certificates, enough = problem.model.certificates, tolerance(tol, value)
+    """What can be proved with the exact Hessian, where that may be enough or is wanted anyway."""
+    certificates, enough = problem.model.certificates, tolerance(tol, at.value)
     if certificates is None:
         gap = decrement  # the gap to first order, an estimate and no bound
     else:
-        near = decrement <= _NEAR_ENOUGH * enough
+        at = at._replace(wanted=at.wanted | (decrement <= _NEAR_ENOUGH * enough))
         gap = only_if(
-            near | anyway,
-            lambda: certificates.bound(problem, theta, grad, -factor.solve(grad), factor.solve),
-            jnp.full_like(value, jnp.inf),
+            at.wanted,
+            lambda at: certificates.bound(problem, at, -factor.solve(at.grad), factor.solve),
+            jnp.full_like(at.value, jnp.inf),
+            at,
         )
-    evidence = no_verdict(theta)._replace(gap=gap)
+    evidence = no_verdict(at.theta)._replace(gap=gap)
     overflow = ~jnp.all(jnp.isfinite(factor.lower))
     evidence = with_status(evidence, overflow, Status.NON_FINITE)
     close = gap <= enough
@@ -172,15 +167,16 @@ def _verdict(
 
 def judge(problem: Problem, result: Result, tol: Array | float | None) -> Evidence:
     """What the exact Hessian proves where a run ended, its own verdict where that is nothing."""
-    at = result.theta, result.value, result.grad
-    factor = factorise(problem.hess(result.theta))
+    hess = problem.hess(result.theta)
+    factor = factorise(hess)
     decrement = jnp.vdot(result.grad, factor.solve(result.grad)) / 2
-    evidence = _verdict(problem, *at, factor, tol, decrement, True)
-    state = State(*at, evidence, Memory(factor, decrement, jnp.zeros((), jnp.int32)))
+    at = Point(result.theta, result.value, result.grad, hess, jnp.ones((), bool))
+    evidence = _verdict(problem, at, factor, tol, decrement)
+    state = State(*at[:3], evidence, Memory(factor, decrement, jnp.zeros((), jnp.int32)))
     state = checked(state, lacks_class(problem))
     solver = newton(tol=tol)
     doubtful = is_doubtful(solver, problem, state)
-    evidence = only_if(doubtful, lambda: seek(solver, problem, state), state).evidence
+    evidence = only_if(doubtful, lambda state: seek(solver, problem, state), state, state).evidence
     open_ = evidence.status == Status.MAX_STEPS
     return evidence._replace(status=jnp.where(open_, result.evidence.status, evidence.status))
 

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Status
+from jaxprob.models.base import Point, Status
+from jaxprob.numerics.linalg import factorise
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, tolerance, with_status
-from jaxprob.solvers.linalg import factorise
 from jaxprob.solvers.linesearch import backtrack
 from jaxprob.solvers.problem import Problem
 
@@ -76,7 +76,8 @@ class Proximal:
             evidence = no_verdict(new.theta)._replace(gap=-slope)
         else:
             solve = factorise(h).solve
-            gap = proofs.bound(problem, new.theta, new.grad, move, solve)
+            at = Point(new.theta, new.value, new.grad, h, jnp.ones((), bool))
+            gap = proofs.bound(problem, at, move, solve)
             evidence = no_verdict(new.theta)._replace(gap=gap)
         close = evidence.gap <= tolerance(self.tol, new.value)
         falls = (new.value < state.value - slack(state.value)) | (k == 0)

@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.custom_batching import custom_vmap, sequential_vmap
+from jax.scipy.linalg import solve_triangular
 
 _LARGE = 256  # parameters
 _BLOCK = 16  # columns
@@ -19,12 +20,10 @@ class Factor(NamedTuple):
     lower: Array  # (p, p)
     scale: Array  # (p,), D^(1/2)
     ridge: Array  # ()
-    inverse: Array | None  # (p, p), of L, where p is large
+    inverse: Array  # (p, p), of L
 
     def solve(self, v: Array) -> Array:
         """(H + ridge D)⁻¹ v for v (p,)."""
-        if self.inverse is None:
-            return cho_solve((self.lower, True), v / self.scale) / self.scale
         return ((self.inverse @ (v / self.scale)) @ self.inverse) / self.scale
 
     def last_pivot(self) -> Array:
@@ -89,7 +88,7 @@ def no_factor(theta: Array) -> Factor:
     """That of the identity: what a run starts with that knows no Hessian yet."""
     eye = jnp.eye(len(theta), dtype=theta.dtype)
     ridge = jnp.zeros((), theta.dtype)
-    return Factor(eye, jnp.ones_like(theta), ridge, eye if len(theta) >= _LARGE else None)
+    return Factor(eye, jnp.ones_like(theta), ridge, eye)
 
 
 def no_inverse(theta: Array) -> "Inverse | Factor":
@@ -101,8 +100,8 @@ def no_inverse(theta: Array) -> "Inverse | Factor":
     return Inverse(eye, one, one, jnp.zeros((), theta.dtype))
 
 
-def cholesky(a: Array) -> tuple[Array, Array | None]:
-    """The lower Cholesky factor of a matrix (p, p), and if p is large its inverse.
+def cholesky(a: Array) -> tuple[Array, Array]:
+    """The lower Cholesky factor of a matrix (p, p), and its inverse.
 
     On a CPU a large matrix is halved, and its parts are taken in narrow blocks of columns. The
     threads of the linear algebra library, which it uses for large matrices only, stay busy for
@@ -112,20 +111,46 @@ def cholesky(a: Array) -> tuple[Array, Array | None]:
         a: (p, p), of which the lower triangle is read.
 
     Returns:
-        (p, p), full of NaN in the last row where a is not positive definite; its inverse or None.
+        (p, p), full of NaN in the last row where a is not positive definite; its inverse.
 
     Example:
         >>> cholesky(jnp.array([[4.0, 0.0], [2.0, 5.0]]))[0].tolist()
         [[2.0, 0.0], [1.0, 2.0]]
     """
     if len(a) < _LARGE:
-        return jnp.linalg.cholesky(a, symmetrize_input=False), None
+        return _cholesky(a)
     return jax.lax.platform_dependent(a, cpu=_in_halves, default=_in_one)
 
 
 def _in_one(a: Array) -> tuple[Array, Array]:
     lower = jnp.linalg.cholesky(a, symmetrize_input=False)
     return lower, solve_triangular(lower, jnp.eye(len(a), dtype=a.dtype), lower=True)
+
+
+@custom_vmap
+def _cholesky(a: Array) -> tuple[Array, Array]:
+    return _in_one(a)
+
+
+@_cholesky.def_vmap
+def _cholesky_rule(axis_size: int, in_batched: list[bool], a: Array):
+    """On a CPU one by one: calls of the library for many matrices wait for each other for ever."""
+    del axis_size, in_batched
+    one_by_one = partial(jax.lax.map, _cholesky)
+    return jax.lax.platform_dependent(a, cpu=one_by_one, default=jax.vmap(_in_one)), (True, True)
+
+
+@sequential_vmap
+def eigh(a: Array) -> tuple[Array, Array]:
+    """Eigenvalues and vectors of a symmetric matrix (p, p), of many one after another."""
+    values, vectors = jnp.linalg.eigh(a)
+    return values, vectors
+
+
+@sequential_vmap
+def solve(a: Array, v: Array) -> Array:
+    """a⁻¹ v for (p, p) and (p,), for many one after another."""
+    return jnp.linalg.solve(a, v)
 
 
 def _in_halves(a: Array) -> tuple[Array, Array]:

@@ -1,0 +1,312 @@
+"""Lanes: many problems that share some of their parts, and the programs that run a block of them.
+
+A lane is a problem of its own, and what vmap makes of the code of one fit is the code of all: a
+block of lanes takes a step at a time, and hands back those that are not finished when few are left,
+so that the time follows the sum of the lanes' steps, and not the slowest lane's.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from jaxprob.compilation import eager_jit
+from jaxprob.data import violations
+from jaxprob.fit import outcome_of
+from jaxprob.models.base import Bind, Status
+from jaxprob.numerics.control import only_if
+from jaxprob.solvers.driver import (
+    Result,
+    Solver,
+    State,
+    checked,
+    is_doubtful,
+    is_open,
+    lacks_class,
+    seek,
+)
+from jaxprob.solvers.newton import judge
+from jaxprob.solvers.problem import Problem
+
+_STEPS = 6  # that a block takes at a time, before lanes in doubt are looked at
+_LEFT = 4  # a block is handed back when at most this part of its lanes is unfinished
+_FEW = 16  # lanes, which are run to their end
+_DATA = ("x", "y", "weights", "offset")
+
+
+class Lanes(NamedTuple):
+    """Problems that differ in some of their parts."""
+
+    base: Problem
+    """What they share. Parts that each lane has of its own are None there."""
+    own: Mapping[str, Any]
+    """Arrays (B, ...), by name: parts of the lanes, or what `draw` makes them of."""
+    size: int
+    """B."""
+    draw: Bind | None = None
+    """(base, own of one lane) -> its parts by name; those in `own` as they are where None."""
+
+
+class Progress(NamedTuple):
+    """Where a lane's run is."""
+
+    state: State
+    k: Array  # () int32, the next step
+
+
+class Found(NamedTuple):
+    """What is kept of a lane."""
+
+    params: Any
+    direction: Any
+    status: Array
+    log_likelihood: Array
+    gap: Array
+    grad_norm: Array
+    num_steps: Array
+    num_examples: Array
+
+
+class Block(NamedTuple):
+    """What a program hands back, for each of its lanes."""
+
+    progress: Progress
+    is_open: Array  # () bool, whether the run goes on
+    doubtful: Array  # () bool
+    found: Found
+
+
+def with_parts(base: Problem, parts: Mapping[str, Any]) -> Problem:
+    """The problem of one lane."""
+    data = base.data._replace(**{name: parts[name] for name in _DATA if name in parts})
+    penalties = {name: parts[name] for name in ("l2", "l1") if name in parts}
+    return replace(base, data=data, **penalties)
+
+
+class _Batch(NamedTuple):
+    """The problems of a block of lanes, as `vmap` takes them."""
+
+    problems: Problem
+    axes: Problem
+    starts: Array  # (p,) or (L, p)
+    start_axis: int | None
+
+    def map(self, fn: Callable[..., Any], *lanes: Any) -> Any:
+        """Call a function with each lane's problem, and what each of the trees has for it."""
+        return jax.vmap(fn, in_axes=(self.axes, *(0 for _ in lanes)))(self.problems, *lanes)
+
+
+def _batch(draw: Bind | None, base: Problem, own: Mapping[str, Array], start: Array) -> _Batch:
+    parts = dict(own) if draw is None else jax.vmap(draw, in_axes=(None, 0))(base, own)
+    starts = parts.pop("theta", None)
+    problems = with_parts(base, parts)
+    none = jax.tree.map(lambda _: None, base)
+    axes = with_parts(none, {name: 0 for name in parts})
+    if starts is None:
+        return _Batch(problems, axes, start, None)
+    return _Batch(problems, axes, starts, 0)
+
+
+def _first(
+    solver: Solver, draw: Bind | None, base: Problem, own: Any, start: Array, live: Array
+) -> Block:
+    """Start the lanes of a block, and go on until few are left."""
+    batch = _batch(draw, base, own, start)
+    begin = getattr(solver, "start", None)
+
+    def look(problem: Problem, theta: Array) -> tuple[Any, Progress]:
+        fixed, theta = solver.prepare(problem, theta)
+        zero = jnp.zeros((), jnp.int32)
+        if begin is not None:
+            state = begin(problem, fixed, theta)
+        else:
+            state = solver.step(problem, fixed, solver.init(problem, fixed, theta), zero)
+        state = checked(state, lacks_class(problem))
+        data, evidence = problem.data, state.evidence
+        bad = violations(*data, num_classes=problem.model.labels.num_classes)
+        status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), evidence.status)
+        status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
+        return fixed, Progress(state._replace(evidence=evidence._replace(status=status)), zero + 1)
+
+    axes = batch.axes, batch.start_axis
+    fixed, progress = jax.vmap(look, in_axes=axes)(batch.problems, batch.starts)
+    return _go_on(solver, batch, fixed, progress, live)
+
+
+def _rest(
+    solver: Solver, draw: Bind | None, base: Problem, own: Any, progress: Progress, live: Array
+) -> Block:
+    """Go on with lanes gathered from several blocks."""
+    batch = _batch(draw, base, own, progress.state.theta[0])
+    fixed, _ = batch.map(solver.prepare, progress.state.theta)
+    return _go_on(solver, batch, fixed, progress, live)
+
+
+def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: Array) -> Block:
+    quota = live.shape[0] // _LEFT if live.shape[0] > _FEW else 0
+
+    def unfinished(progress: Progress) -> Array:
+        return jax.vmap(partial(is_open, solver))(*progress) & live
+
+    def going(carry: tuple[Progress, Array]) -> Array:
+        progress, count = carry
+        return (jnp.sum(unfinished(progress)) > quota) & (count < _STEPS)
+
+    def step(carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
+        progress, count = carry
+
+        def one(problem: Problem, fixed: Any, progress: Progress, is_open: Array) -> Progress:
+            state = solver.step(problem, fixed, progress.state, progress.k)
+            new = Progress(checked(state, jnp.zeros((), bool)), progress.k + 1)
+            return jax.tree.map(partial(jnp.where, is_open), new, progress)
+
+        return batch.map(one, fixed, progress, unfinished(progress)), count + 1
+
+    progress, _ = jax.lax.while_loop(going, step, (progress, jnp.zeros((), jnp.int32)))
+
+    def end(problem: Problem, fixed: Any, progress: Progress) -> Block:
+        state, k = progress
+        goes_on = is_open(solver, state, k)
+        doubtful = is_doubtful(solver, problem, state) & goes_on
+        last = solver.finish(problem, fixed, state)
+        result = Result(last.theta, last.value, last.grad, last.evidence, k - 1, None)
+        if solver.needs_proof:
+            unproved = ~goes_on & (last.evidence.status <= Status.STALLED)
+            unproved &= last.evidence.status != Status.CONVERGED
+            tol = getattr(solver, "tol", None)
+            proof = only_if(
+                unproved, lambda result: judge(problem, result, tol), last.evidence, result
+            )
+            result = result._replace(evidence=proof)
+        made, evidence = outcome_of(problem, result), result.evidence
+        found = Found(
+            made.params,
+            made.direction,
+            evidence.status,
+            made.log_likelihood,
+            evidence.gap,
+            made.grad_norm,
+            result.num_steps,
+            made.num_examples,
+        )
+        return Block(progress, goes_on, doubtful, found)
+
+    return batch.map(end, fixed, progress)
+
+
+def _seek(
+    solver: Solver, draw: Bind | None, base: Problem, own: Any, progress: Progress, live: Array
+) -> Progress:
+    """Look for directions of separation."""
+    del live
+    batch = _batch(draw, base, own, progress.state.theta[0])
+
+    def one(problem: Problem, progress: Progress) -> Progress:
+        return progress._replace(state=seek(solver, problem, progress.state))
+
+    return batch.map(one, progress)
+
+
+class Shape(NamedTuple):
+    """How the lanes of a call are laid out: over devices, in turn, and side by side."""
+
+    devices: int
+    turns: int
+    lanes: int
+
+    @property
+    def size(self) -> int:
+        """How many lanes a call takes."""
+        return self.devices * self.turns * self.lanes
+
+
+def _laid_out(
+    program: Callable[..., Any],
+    solver: Solver,
+    draw: Bind | None,
+    shape: Shape,
+    base: Problem,
+    own: Any,
+    start: Any,
+    live: Array,
+    *,
+    own_start: bool,
+) -> Any:
+    """Run a program on each block of lanes: the blocks of a device in turn."""
+
+    def on_device(base: Problem, own: Any, start: Any, live: Array) -> Any:
+        run = partial(program, solver, draw, base)
+        lanes = (own, start, live) if own_start else (own, live)
+        call = run if own_start else lambda own, live: run(own, start, live)
+        if shape.turns == 1:
+            return call(*lanes)
+        blocks = jax.tree.map(lambda a: a.reshape(shape.turns, shape.lanes, *a.shape[1:]), lanes)
+        out = jax.lax.map(lambda block: call(*block), blocks)
+        return jax.tree.map(lambda a: a.reshape(shape.turns * shape.lanes, *a.shape[2:]), out)
+
+    if shape.devices == 1:
+        return on_device(base, own, start, live)
+    lanes, everywhere = PartitionSpec("lanes"), PartitionSpec()
+    return jax.shard_map(
+        on_device,
+        mesh=mesh_of(shape.devices),
+        in_specs=(everywhere, lanes, lanes if own_start else everywhere, lanes),
+        out_specs=lanes,
+        check_vma=False,
+    )(base, own, start, live)
+
+
+def mesh_of(num_devices: int) -> Mesh:
+    """So many local devices, in a row."""
+    devices = jax.local_devices()[:num_devices]
+    return jax.make_mesh((num_devices,), ("lanes",), (AxisType.Auto,), devices=devices)
+
+
+@partial(eager_jit, static_argnames=["draw", "shape"])
+def first(
+    solver: Solver,
+    base: Problem,
+    own: Any,
+    start: Array,
+    live: Array,
+    *,
+    draw: Bind | None,
+    shape: Shape,
+) -> Block:
+    """Start lanes that share where they start, or have it among their parts as "theta"."""
+    return _laid_out(_first, solver, draw, shape, base, own, start, live, own_start=False)
+
+
+@partial(eager_jit, static_argnames=["draw", "shape"])
+def rest(
+    solver: Solver,
+    base: Problem,
+    own: Any,
+    progress: Progress,
+    live: Array,
+    *,
+    draw: Bind | None,
+    shape: Shape,
+) -> Block:
+    """Go on with lanes that were handed back."""
+    return _laid_out(_rest, solver, draw, shape, base, own, progress, live, own_start=True)
+
+
+@partial(eager_jit, static_argnames=["draw", "shape"])
+def proofs(
+    solver: Solver,
+    base: Problem,
+    own: Any,
+    progress: Progress,
+    live: Array,
+    *,
+    draw: Bind | None,
+    shape: Shape,
+) -> Progress:
+    """Look whether lanes in doubt are separated."""
+    return _laid_out(_seek, solver, draw, shape, base, own, progress, live, own_start=True)

@@ -1,0 +1,226 @@
+"""Run lanes: which of them go together into which block, and what becomes of them."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxprob.many import lanes as programs
+from jaxprob.many.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
+from jaxprob.models.base import Status
+from jaxprob.solvers.driver import Solver
+
+_ELEMENTS = 1 << 19  # of all arrays (L, n) of a block of lanes that share x, on a CPU
+_OWN_BYTES = 1 << 19  # of the data of a block of lanes that do not, on a CPU: its cache
+_GPU_LANES = 1 << 14
+_LEAST = 8  # lanes in a block
+_SMALLER = 4  # each size of a gathered block is so many times the next
+_CALL_ELEMENTS = 1 << 26  # of the data of all lanes of a call: what passes between two looks
+_COPIES = 8  # of a lane's rows, that a step holds at a time
+
+
+class Call(NamedTuple):
+    """A program at work on some lanes."""
+
+    lanes: np.ndarray
+    result: Any
+    keep: Callable[[np.ndarray, Any], None]
+
+
+class Pool:
+    """Lanes that wait to be gathered into a block."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[np.ndarray, Progress]] = deque()
+        self.size = 0
+
+    def put(self, lanes: np.ndarray, progress: Progress, chosen: np.ndarray) -> None:
+        """Add the chosen ones of some lanes."""
+        index = np.flatnonzero(chosen)
+        if len(index):
+            self._parts.append((lanes[index], _at(progress, index)))
+            self.size += len(index)
+
+    def take(self, count: int) -> tuple[np.ndarray, Progress]:
+        """Remove so many lanes, or all."""
+        taken, have = [], 0
+        while self._parts and have < count:
+            lanes, progress = self._parts.popleft()
+            rest = count - have
+            if len(lanes) > rest:
+                self._parts.appendleft((lanes[rest:], _at(progress, slice(rest, None))))
+                lanes, progress = lanes[:rest], _at(progress, slice(rest))
+            taken.append((lanes, progress))
+            have += len(lanes)
+        self.size -= have
+        lanes = np.concatenate([part[0] for part in taken])
+        progress = jax.tree.map(lambda *a: np.concatenate(a), *(part[1] for part in taken))
+        return lanes, progress
+
+
+def _at(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda a: np.asarray(a)[index], tree)
+
+
+def default_budget() -> int:
+    """A quarter of the memory of the device, in bytes."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] // 4
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
+    """How many lanes go side by side, so that what a step touches stays in cache, and in memory.
+
+    Args:
+        lanes: what to run.
+        num_params: p.
+        budget: bytes that a call may use.
+    """
+    data, own = lanes.base.data, lanes.own
+    x = own.get("x", data.x)
+    n, d = x.shape[-2:]
+    columns = max(1, num_params // max(1, d))
+    item = np.dtype(x.dtype).itemsize
+    rows = n * (columns * _COPIES + (d if "x" in own else 1))
+    bytes_each = item * (rows + 4 * num_params**2)
+    on_cpu = jax.default_backend() == "cpu"
+    devices = len(jax.local_devices())
+    if not on_cpu:
+        side = _GPU_LANES
+    elif "x" in own:
+        side = _OWN_BYTES // (item * n * (d + 2))
+    else:
+        side = _ELEMENTS // (n * columns)
+    most = max(1, budget // (devices * bytes_each))
+    side = int(np.clip(side, min(_LEAST, most), most))
+    calls_size = max(side, min(_CALL_ELEMENTS // (n * (columns + (d if "x" in own else 0))), most))
+    total = -(-lanes.size // devices)
+    side = min(side, total)
+    num_calls = -(-total // calls_size)
+    turns = -(-total // (num_calls * side))
+    side = -(-total // (num_calls * turns))
+    return Shape(devices, turns, side)
+
+
+def gathered(shape: Shape, count: int) -> Shape:
+    """The smallest layout for so many gathered lanes: one of few, as each is compiled."""
+    devices, turns, side = shape
+    while turns > 1 and devices * -(-turns // _SMALLER) * side >= count:
+        turns = -(-turns // _SMALLER)
+    while turns == 1 and side > _LEAST and devices * -(-side // _SMALLER) >= count:
+        side = max(_LEAST, -(-side // _SMALLER))
+    return Shape(devices, turns, side)
+
+
+class Run:
+    """A run of all lanes: what is found so far, and what is still to do."""
+
+    def __init__(self, lanes: Lanes, solver: Solver, start: Array, shape: Shape) -> None:
+        self.lanes, self.shape = lanes, shape
+        everywhere = None
+        if shape.devices > 1:
+            everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
+        self.base, self.start, self.solver = jax.device_put((lanes.base, start, solver), everywhere)
+        self.dtype = start.dtype
+        self.next, self.done = 0, 0
+        self.ready, self.doubtful = Pool(), Pool()
+        self.found: Found | None = None
+        self.is_done = np.zeros(lanes.size, bool)
+
+    def go(self) -> Iterator[int]:
+        """Run to the end; the number of lanes done so far, after each call."""
+        at_work: deque[Call] = deque()
+        while True:
+            while len(at_work) < 2 and (call := self._next_call(idle=not at_work)) is not None:
+                at_work.append(call)
+            if not at_work:
+                return
+            call = at_work.popleft()
+            call.keep(call.lanes, call.result)
+            yield self.done
+
+    def _next_call(self, *, idle: bool) -> Call | None:
+        """Full blocks first; others only when there is nothing that could fill them."""
+        size = self.shape.size
+        fresh = self.next < self.lanes.size
+        if self.doubtful.size >= size:
+            return self._gathered(programs.proofs, self.doubtful, self._keep_proofs)
+        if self.ready.size >= size:
+            return self._gathered(programs.rest, self.ready, self._keep_block)
+        if fresh:
+            index = np.arange(self.next, min(self.next + size, self.lanes.size))
+            self.next += len(index)
+            result = self._call(programs.first, self.shape, index, self.start)
+            return Call(index, result, self._keep_block)
+        if not idle:
+            return None
+        if self.doubtful.size:
+            return self._gathered(programs.proofs, self.doubtful, self._keep_proofs)
+        if self.ready.size:
+            return self._gathered(programs.rest, self.ready, self._keep_block)
+        return None
+
+    def _gathered(self, program: Any, pool: Pool, keep: Callable[..., None]) -> Call:
+        shape = gathered(self.shape, pool.size)
+        index, progress = pool.take(shape.size)
+        padded = _at(progress, _padded(np.arange(len(index)), shape.size))
+        return Call(index, self._call(program, shape, index, padded), keep)
+
+    def _call(self, program: Any, shape: Shape, index: np.ndarray, start: Any) -> Any:
+        live = np.arange(shape.size) < len(index)
+        own = {k: self._take(k, a, index, shape.size) for k, a in self.lanes.own.items()}
+        return program(self.solver, self.base, own, start, live, draw=self.lanes.draw, shape=shape)
+
+    def _take(self, name: str, a: Any, index: np.ndarray, size: int) -> Any:
+        """The lanes of one array, the last one repeated to fill the block."""
+        whole = len(index) == size and index[-1] - index[0] == size - 1
+        taken = a[index[0] : index[0] + size] if whole else a[_padded(index, size)]
+        if name == "y":
+            return taken.astype(np.int32)
+        return taken.astype(self.dtype) if taken.dtype.kind == "f" else taken
+
+    def _keep_proofs(self, index: np.ndarray, progress: Progress) -> None:
+        progress = jax.device_get(progress)
+        self.ready.put(index, progress, np.ones(len(index), bool))
+
+    def _keep_block(self, index: np.ndarray, block: Block) -> None:
+        count = len(index)
+        found, goes_on, doubtful = jax.device_get((block.found, block.is_open, block.doubtful))
+        goes_on, doubtful = goes_on[:count], doubtful[:count]
+        if goes_on.any():
+            progress = jax.device_get(block.progress)
+            self.ready.put(index, progress, goes_on & ~doubtful)
+            self.doubtful.put(index, progress, goes_on & doubtful)
+        if self.found is None:
+            self.found = jax.tree.map(lambda a: _blank(a, self.lanes.size), found)
+        ended = np.flatnonzero(~goes_on)
+        jax.tree.map(lambda a, new: a.__setitem__(index[ended], new[ended]), self.found, found)
+        self.is_done[index[ended]] = True
+        self.done += len(ended)
+
+
+def _blank(a: np.ndarray, size: int) -> np.ndarray:
+    """Nothing found yet, for all lanes."""
+    if a.dtype.kind == "f":
+        return np.full((size, *a.shape[1:]), np.nan, a.dtype)
+    return np.full((size, *a.shape[1:]), Status.MAX_STEPS, a.dtype)
+
+
+def _padded(index: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([index, np.full(size - len(index), index[-1])])
+
+
+def run_lanes(lanes: Lanes, solver: Solver, start: Array, budget: int) -> Found:
+    """What is found of each lane, as arrays (B, ...)."""
+    run = Run(lanes, solver, start, layout(lanes, start.shape[-1], budget))
+    for _ in run.go():
+        pass
+    assert run.found is not None  # there is at least one lane
+    return run.found
