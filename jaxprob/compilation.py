@@ -27,8 +27,9 @@ class EagerJit:
 
     def _for(self, *args: Any) -> Any:
         arrays = (a for a in jax.tree.leaves(args) if isinstance(a, jax.Array))
-        platforms = {d.platform for d in next(arrays).devices()}
-        return self._quick if platforms == {"cpu"} else self._general
+        first = next(arrays, None)
+        device = jax.default_backend() if first is None else next(iter(first.devices())).platform
+        return self._quick if device == "cpu" else self._general
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
@@ -51,8 +52,8 @@ def eager_jit(fn: Callable[..., Any], **settings: Any) -> EagerJit:
     """Compile a function for calls on concrete arrays, also while something else is traced.
 
     Args:
-        fn: what to compile; at least one of its arguments holds a concrete array, of the device
-            that the program is for.
+        fn: what to compile, for the device of the first JAX array among its arguments; for the
+            default one where there is none.
         **settings: of `jax.jit`.
 
     Returns:

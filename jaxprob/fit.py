@@ -1,9 +1,9 @@
 """Fit a model: check the data, build the problem, run a solver, say what was found."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxprob.compilation import eager_jit
 from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
+from jaxprob.report import Report, report
 from jaxprob.solvers.driver import Result, Solver, Trace, run
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.newton import judge, newton
@@ -24,6 +25,14 @@ from jaxprob.solvers.proximal import proximal
 _EXPLICIT = AxisType.Explicit
 _MANY_ROWS = 100  # per parameter of a class: from here on a Hessian of some rows is enough
 _MUCH_WORK = 2e7  # operations of a Hessian below which it is cheaper than thinking about it
+
+
+class ManySources(Protocol):
+    """What many fits were made from."""
+
+    def lane(self, i: int) -> "Source":
+        """What one of them was made from."""
+        ...
 
 
 class Source(NamedTuple):
@@ -77,7 +86,7 @@ class Fit:
     kept_null: Array | None
     model: Model = field(repr=False)
     feature_names: tuple[str, ...] | None = None
-    source: Source | None = field(default=None, repr=False, compare=False)
+    source: Source | ManySources | None = field(default=None, repr=False, compare=False)
 
     @property
     def information(self) -> Array:
@@ -103,7 +112,28 @@ class Fit:
                 f"{name}: this Fit has passed through a JAX transformation after it was made, and "
                 "no longer refers to its data; ask for it before, or in the transformed function"
             )
+        if not isinstance(self.source, Source):
+            raise ValueError(f"{name}: expected one fit, got many; ask for fits.lane(i).{name}")
         return self.source
+
+    def lane(self, i: int) -> "Fit":
+        """One of many fits.
+
+        Args:
+            i: which.
+        """
+        if jnp.ndim(self.status) != 1:
+            raise ValueError(f"lane: expected many fits, got shape {jnp.shape(self.status)}")
+        if not -len(self.status) <= i < len(self.status):
+            raise IndexError(f"lane: expected one of {len(self.status)} fits, got {i}")
+        one = jax.tree.map(lambda a: a[i], self)
+        many = self.source
+        source = None if many is None or isinstance(many, Source) else many.lane(i)
+        return replace(one, source=source)
+
+    def report(self) -> Report:
+        """How many fits ended how, and why some did not converge; print it."""
+        return report(self)
 
     def tree_flatten(self) -> tuple[tuple, tuple]:
         """Arrays as leaves; the reference to the data is dropped."""
@@ -224,7 +254,7 @@ def _plan(model: Model, data: Data, *, l2: Any, l1: Any, solver: Solver | None, 
             f"got shape {rows.x.shape}"
         )
     theta = None if init is None else _start(problem, init)
-    solvers = _choose(problem, traced) if solver is None else [_checked(solver, problem)]
+    solvers = _choose(problem, traced) if solver is None else [check_solver(solver, problem)]
     return _Plan(problem, theta, solvers, traced)
 
 
@@ -288,8 +318,16 @@ def _shards(x: Array) -> Shards | None:
     return Shards(mesh, axis)
 
 
-def _checked(solver: Solver, problem: Problem) -> Solver:
-    """The solver, if it is one and can do what is asked."""
+def check_solver(solver: Solver, problem: Problem) -> Solver:
+    """The solver, if it is one and can do what is asked.
+
+    Args:
+        solver: what the user gave.
+        problem: what it is to minimise.
+
+    Returns:
+        The solver.
+    """
     if not all(hasattr(solver, name) for name in ("prepare", "init", "step", "finish")):
         raise TypeError(
             f"solver: expected one of jaxprob.solvers, such as newton(), got {solver!r}"
@@ -309,6 +347,18 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
     if traced or n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK:
         return [newton()]
     return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
+
+
+def solve(problem: Problem) -> Outcome:
+    """What is found of a concrete problem by the solvers for its shape.
+
+    Args:
+        problem: what to minimise.
+
+    Returns:
+        An Outcome.
+    """
+    return _first_that_converges(_choose(problem, False), problem, None, False)
 
 
 def _first_that_converges(

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.fit import Fit
 from jaxprob.models.base import Status
+from jaxprob.report import parameter_names
 
 _RELIABLE = (Status.CONVERGED, Status.STALLED, Status.MAX_STEPS)
 _SHOWN_DIRECTION = 3
@@ -120,7 +121,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     if np.shape(fit.status) != ():
         raise ValueError(
             f"fit: expected one fit, got fits of shape {np.shape(fit.status)}; "
-            "pick one with jax.tree.map(lambda a: a[i], fits)"
+            "pick one with fits.lane(i)"
         )
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level}")
@@ -135,7 +136,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
     value, null = float(fit.log_likelihood), float(fit.null_log_likelihood)
     n = int(fit.num_examples)
-    names = _names(fit)
+    names = parameter_names(fit.params, fit.feature_names)
     return Summary(
         title=f"{fit.model.name}{_penalties(fit)}",
         names=names,
@@ -219,21 +220,6 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
     variance = np.diag(keep @ inverse @ keep)
     with np.errstate(invalid="ignore"):
         return np.sqrt(variance), notes
-
-
-def _names(fit: Fit) -> tuple[str, ...]:
-    """A name for each parameter: the feature, and the row it belongs to where there are several."""
-    names: list[str] = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(fit.params):
-        own = jax.tree_util.keystr(path).lstrip(".")
-        shape = np.shape(leaf)
-        columns: tuple[str, ...] = (own,)
-        if own == "weights" and shape:
-            columns = fit.feature_names or tuple(f"x{j}" for j in range(shape[-1]))
-            shape = shape[:-1]
-        rows = [", ".join(map(str, at)) for at in np.ndindex(*shape)]
-        names += [f"{row}: {c}" if row else c for row in rows for c in columns]
-    return tuple(names)
 
 
 def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:

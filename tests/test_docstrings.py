@@ -15,8 +15,12 @@ MODULES = [
 ]
 INTERNAL = {
     "jaxprob.data.checks",
+    "jaxprob.fit.check_solver",
     "jaxprob.fit.outcome_of",
+    "jaxprob.fit.solve",
+    "jaxprob.many.arguments",
     "jaxprob.many.lanes",
+    "jaxprob.many.running",
     "jaxprob.many.schedule",
     "jaxprob.models.base",
     "jaxprob.models.certificates",

@@ -1,6 +1,7 @@
 """Checks on what comes in, and rows spread over devices."""
 
 from jaxprob.data.arrays import as_array as as_array
+from jaxprob.data.arrays import check_array as check_array
 from jaxprob.data.arrays import feature_names as feature_names
 from jaxprob.data.checks import Data as Data
 from jaxprob.data.checks import Violations as Violations

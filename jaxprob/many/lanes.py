@@ -88,20 +88,41 @@ def with_parts(base: Problem, parts: Mapping[str, Any]) -> Problem:
     return replace(base, data=data, **penalties)
 
 
+def _is_none(a: Any) -> bool:
+    return a is None
+
+
 class _Batch(NamedTuple):
     """The problems of a block of lanes, as `vmap` takes them."""
 
     problems: Problem
     axes: Problem
-    starts: Array  # (p,) or (L, p)
+    starts: Array | None  # (p,) or (L, p); the model's own where None
     start_axis: int | None
 
     def map(self, fn: Callable[..., Any], *lanes: Any) -> Any:
         """Call a function with each lane's problem, and what each of the trees has for it."""
         return jax.vmap(fn, in_axes=(self.axes, *(0 for _ in lanes)))(self.problems, *lanes)
 
+    def map_in_turn(self, fn: Callable[..., Any], *lanes: Any) -> Any:
+        """The same, one lane after another on a CPU, where lanes differ much in what they need."""
+        if jax.default_backend() != "cpu":
+            return self.map(fn, *lanes)
+        shared, tree = jax.tree.flatten(self.problems, is_leaf=_is_none)
+        own = [axis == 0 for axis in jax.tree.leaves(self.axes, is_leaf=_is_none)]
 
-def _batch(draw: Bind | None, base: Problem, own: Mapping[str, Array], start: Array) -> _Batch:
+        def one(lane: tuple[list[Array], tuple]) -> Any:
+            parts, rest = iter(lane[0]), lane[1]
+            leaves = [next(parts) if o else a for a, o in zip(shared, own, strict=True)]
+            return fn(jax.tree.unflatten(tree, leaves), *rest)
+
+        parts = [a for a, o in zip(shared, own, strict=True) if o]
+        return jax.lax.map(one, (parts, lanes))
+
+
+def _batch(
+    draw: Bind | None, base: Problem, own: Mapping[str, Array], start: Array | None
+) -> _Batch:
     parts = dict(own) if draw is None else jax.vmap(draw, in_axes=(None, 0))(base, own)
     starts = parts.pop("theta", None)
     problems = with_parts(base, parts)
@@ -113,13 +134,14 @@ def _batch(draw: Bind | None, base: Problem, own: Mapping[str, Array], start: Ar
 
 
 def _first(
-    solver: Solver, draw: Bind | None, base: Problem, own: Any, start: Array, live: Array
+    solver: Solver, draw: Bind | None, base: Problem, own: Any, start: Array | None, live: Array
 ) -> Block:
     """Start the lanes of a block, and go on until few are left."""
     batch = _batch(draw, base, own, start)
     begin = getattr(solver, "start", None)
 
-    def look(problem: Problem, theta: Array) -> tuple[Any, Progress]:
+    def look(problem: Problem, theta: Array | None) -> tuple[Any, Progress]:
+        theta = problem.start() if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
         zero = jnp.zeros((), jnp.int32)
         if begin is not None:
@@ -142,7 +164,7 @@ def _rest(
     solver: Solver, draw: Bind | None, base: Problem, own: Any, progress: Progress, live: Array
 ) -> Block:
     """Go on with lanes gathered from several blocks."""
-    batch = _batch(draw, base, own, progress.state.theta[0])
+    batch = _batch(draw, base, own, None)
     fixed, _ = batch.map(solver.prepare, progress.state.theta)
     return _go_on(solver, batch, fixed, progress, live)
 
@@ -204,12 +226,12 @@ def _seek(
 ) -> Progress:
     """Look for directions of separation."""
     del live
-    batch = _batch(draw, base, own, progress.state.theta[0])
+    batch = _batch(draw, base, own, None)
 
     def one(problem: Problem, progress: Progress) -> Progress:
         return progress._replace(state=seek(solver, problem, progress.state))
 
-    return batch.map(one, progress)
+    return batch.map_in_turn(one, progress)
 
 
 class Shape(NamedTuple):
@@ -272,7 +294,7 @@ def first(
     solver: Solver,
     base: Problem,
     own: Any,
-    start: Array,
+    start: Array | None,
     live: Array,
     *,
     draw: Bind | None,

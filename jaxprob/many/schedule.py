@@ -122,17 +122,24 @@ def gathered(shape: Shape, count: int) -> Shape:
 class Run:
     """A run of all lanes: what is found so far, and what is still to do."""
 
-    def __init__(self, lanes: Lanes, solver: Solver, start: Array, shape: Shape) -> None:
+    def __init__(self, lanes: Lanes, solver: Solver, start: Array | None, shape: Shape) -> None:
         self.lanes, self.shape = lanes, shape
         everywhere = None
         if shape.devices > 1:
             everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
         self.base, self.start, self.solver = jax.device_put((lanes.base, start, solver), everywhere)
-        self.dtype = start.dtype
+        self.dtype = (lanes.own["x"] if "x" in lanes.own else lanes.base.data.x).dtype
         self.next, self.done = 0, 0
         self.ready, self.doubtful = Pool(), Pool()
         self.found: Found | None = None
         self.is_done = np.zeros(lanes.size, bool)
+
+    def statuses(self) -> dict[str, int]:
+        """How many lanes ended how so far."""
+        if self.found is None:
+            return {}
+        kinds, counts = np.unique(self.found.status[self.is_done], return_counts=True)
+        return {Status(int(k)).name: int(c) for k, c in zip(kinds, counts, strict=True)}
 
     def go(self) -> Iterator[int]:
         """Run to the end; the number of lanes done so far, after each call."""
@@ -215,12 +222,3 @@ def _blank(a: np.ndarray, size: int) -> np.ndarray:
 
 def _padded(index: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([index, np.full(size - len(index), index[-1])])
-
-
-def run_lanes(lanes: Lanes, solver: Solver, start: Array, budget: int) -> Found:
-    """What is found of each lane, as arrays (B, ...)."""
-    run = Run(lanes, solver, start, layout(lanes, start.shape[-1], budget))
-    for _ in run.go():
-        pass
-    assert run.found is not None  # there is at least one lane
-    return run.found

@@ -174,12 +174,20 @@ def separation(
     in_step = rows.margins(problem.unravel(step))
     in_fit = rows.margins(problem.unravel(theta), problem.data.offset)
 
-    def way(limits: Array) -> Array:
-        return _direction(rows, step, (in_step < limits[0]) & (in_fit < limits[1]))
+    limits = jnp.asarray(_OVERLAP, theta.dtype)
 
-    ways = jax.lax.map(way, jnp.asarray(_OVERLAP, theta.dtype))
-    candidates = jnp.concatenate([(theta * rows.scales)[None], ways])
-    good = jax.lax.map(lambda v: _verified(rows, v), candidates)
-    best = candidates[jnp.argmax(good)] / rows.scales
-    found = jnp.any(good)
-    return found, jnp.where(found, best / jnp.linalg.norm(best), 0.0)
+    def attempt(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        _, count, _ = carry
+        most_moved, most = limits[count]
+        v = _direction(rows, step, (in_step < most_moved) & (in_fit < most))
+        return _verified(rows, v), count + 1, v
+
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        found, count, _ = carry
+        return ~found & (count < len(_OVERLAP))
+
+    itself = theta * rows.scales
+    start = _verified(rows, itself), jnp.zeros((), jnp.int32), itself
+    found, _, v = jax.lax.while_loop(unfinished, attempt, start)
+    v = v / rows.scales
+    return found, jnp.where(found, v / jnp.linalg.norm(v), 0.0)

@@ -100,7 +100,7 @@ def no_inverse(theta: Array) -> "Inverse | Factor":
     return Inverse(eye, one, one, jnp.zeros((), theta.dtype))
 
 
-def cholesky(a: Array) -> tuple[Array, Array]:
+def cholesky(a: Array, needed: Array | bool = True) -> tuple[Array, Array]:
     """The lower Cholesky factor of a matrix (p, p), and its inverse.
 
     On a CPU a large matrix is halved, and its parts are taken in narrow blocks of columns. The
@@ -109,6 +109,7 @@ def cholesky(a: Array) -> tuple[Array, Array]:
 
     Args:
         a: (p, p), of which the lower triangle is read.
+        needed: () bool; where it is false, anything may be returned.
 
     Returns:
         (p, p), full of NaN in the last row where a is not positive definite; its inverse.
@@ -118,7 +119,7 @@ def cholesky(a: Array) -> tuple[Array, Array]:
         [[2.0, 0.0], [1.0, 2.0]]
     """
     if len(a) < _LARGE:
-        return _cholesky(a)
+        return _cholesky(a, jnp.asarray(needed))
     return jax.lax.platform_dependent(a, cpu=_in_halves, default=_in_one)
 
 
@@ -128,16 +129,27 @@ def _in_one(a: Array) -> tuple[Array, Array]:
 
 
 @custom_vmap
-def _cholesky(a: Array) -> tuple[Array, Array]:
-    return _in_one(a)
+def _cholesky(a: Array, needed: Array) -> tuple[Array, Array]:
+    return jax.lax.cond(needed, _in_one, lambda a: (a, a), a)
 
 
 @_cholesky.def_vmap
-def _cholesky_rule(axis_size: int, in_batched: list[bool], a: Array):
+def _cholesky_rule(axis_size: int, in_batched: list[bool], a: Array, needed: Array):
     """On a CPU one by one: calls of the library for many matrices wait for each other for ever."""
-    del axis_size, in_batched
-    one_by_one = partial(jax.lax.map, _cholesky)
-    return jax.lax.platform_dependent(a, cpu=one_by_one, default=jax.vmap(_in_one)), (True, True)
+    if not in_batched[0]:
+        a = jnp.broadcast_to(a, (axis_size, *a.shape))
+    if not in_batched[1]:
+        needed = jnp.broadcast_to(needed, (axis_size, *needed.shape))
+
+    def one_by_one(a: Array, needed: Array) -> tuple[Array, Array]:
+        return jax.lax.map(lambda lane: _cholesky(*lane), (a, needed))
+
+    def at_once(a: Array, needed: Array) -> tuple[Array, Array]:
+        del needed
+        return jax.vmap(_in_one)(a)
+
+    both = jax.lax.platform_dependent(a, needed, cpu=one_by_one, default=at_once)
+    return both, (True, True)
 
 
 @sequential_vmap
@@ -198,22 +210,23 @@ def _in_blocks(a: Array) -> tuple[Array, Array]:
     return lower[:p, :p], inverse[:p, :p]
 
 
-def factorise(h: Array) -> Factor:
+def factorise(h: Array, needed: Array | bool = True) -> Factor:
     """Factorise a positive semidefinite Hessian, adding as little as rounding makes necessary.
 
     Args:
         h: (p, p), symmetric.
+        needed: () bool; where it is false, anything may be returned.
 
     Returns:
         A Factor; full of NaN where h is not finite.
     """
 
-    def attempt(scaled: Array, scale: Array, ridge: Array) -> Factor:
-        lower, inverse = cholesky(scaled)
+    def attempt(scaled: Array, scale: Array, ridge: Array, needed: Array) -> Factor:
+        lower, inverse = cholesky(scaled, needed)
         return Factor(lower, scale, ridge, inverse)
 
     start = no_factor(h[0])
-    return _regularised(h, attempt, start._replace(lower=jnp.full_like(h, jnp.nan)))
+    return _regularised(h, attempt, start._replace(lower=jnp.full_like(h, jnp.nan)), needed)
 
 
 def invert(h: Array) -> "Inverse | Factor":
@@ -230,7 +243,8 @@ def invert(h: Array) -> "Inverse | Factor":
     if len(h) >= _LARGE:
         return factorise(h)
 
-    def attempt(scaled: Array, scale: Array, ridge: Array) -> Inverse:
+    def attempt(scaled: Array, scale: Array, ridge: Array, needed: Array) -> Inverse:
+        del needed
         return Inverse(*_gauss_jordan(scaled), scale, ridge)
 
     one, eye = jnp.ones_like(h[0]), jnp.eye(len(h), dtype=h.dtype)
@@ -255,19 +269,20 @@ def _gauss_jordan(a: Array) -> tuple[Array, Array]:
     return jax.lax.fori_loop(0, len(a), step, (a, jnp.zeros_like(a[0])))
 
 
-def _regularised(h: Array, attempt: Callable[..., T], untried: T) -> T:
+def _regularised(h: Array, attempt: Callable[..., T], untried: T, needed: Array | bool = True) -> T:
     """The first attempt that does not fail, on h with unit diagonal and ever larger ridges."""
     diagonal = _diagonal(h)
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
     scaled = h / (scale[:, None] * scale[None, :])
     eye = jnp.eye(len(scale), dtype=h.dtype)
+    possible = jnp.isfinite(jnp.sum(h)) & needed
 
     def again(made: T) -> T:
         ridge = 100 * made.ridge
-        return attempt(scaled + ridge * eye, scale, ridge)
+        return attempt(scaled + ridge * eye, scale, ridge, failed(made))
 
     def failed(made: T) -> Array:
-        return jnp.isnan(made.last_pivot()) & (made.ridge < 1.0)
+        return possible & jnp.isnan(made.last_pivot()) & (made.ridge < 1.0)
 
     ridge = _least_ridge(len(scale), h.dtype) / 100
     return jax.lax.while_loop(failed, again, untried._replace(scale=scale, ridge=ridge))

@@ -123,9 +123,14 @@ def with_status(evidence: Evidence, where: Array, status: Status) -> Evidence:
     return evidence._replace(status=jnp.where(open_ & where, jnp.int32(status), evidence.status))
 
 
+def is_undecided(state: State) -> Array:
+    """Whether there is no verdict yet; where there is one, a step of many lanes need do nothing."""
+    return state.evidence.status == Status.MAX_STEPS
+
+
 def is_open(solver: Solver, state: State, k: Array) -> Array:
     """Whether a run goes on with step k."""
-    return (state.evidence.status == Status.MAX_STEPS) & (k <= solver.max_steps)
+    return is_undecided(state) & (k <= solver.max_steps)
 
 
 def lacks_class(problem: Problem) -> Array:
@@ -152,7 +157,7 @@ def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:
     proofs, step = problem.model.certificates, solver.newton_step(state)
     if proofs is None or step is None or problem.penalised:
         return jnp.zeros((), bool)
-    unproved = (state.evidence.status == Status.MAX_STEPS) & jnp.isinf(state.evidence.gap)
+    unproved = is_undecided(state) & jnp.isinf(state.evidence.gap)
     zero = jnp.zeros((), state.theta.dtype)
     far = only_if(unproved, lambda step: proofs.logit_range(step, problem), zero, step)
     return unproved & ~(far <= _NEAR) & ~problem.shrunk()

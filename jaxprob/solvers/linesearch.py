@@ -49,6 +49,7 @@ def backtrack(
     slope: Array,
     *,
     smooth: bool = True,
+    wanted: Array | bool = True,
 ) -> Move:
     """Search along a step, one pass over the data for each trial.
 
@@ -65,6 +66,7 @@ def backtrack(
         step: (p,).
         slope: () the change of the objective that the step promises, negative.
         smooth: whether there is no penalty without a gradient.
+        wanted: () bool, whether to search at all.
 
     Source: Hager and Zhang, A new conjugate gradient method with guaranteed descent and an
     efficient line search, SIAM Journal on Optimization 16, 2005, section 4.
@@ -94,6 +96,6 @@ def backtrack(
 
     def unfinished(carry: tuple[Move, Array]) -> Array:
         move, count = carry
-        return ~move.accepted & (count < _MOST_HALVINGS)
+        return wanted & ~move.accepted & (count < _MOST_HALVINGS)
 
     return jax.lax.while_loop(unfinished, trial, (start, jnp.zeros((), jnp.int32)))[0]

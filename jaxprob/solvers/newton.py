@@ -28,6 +28,7 @@ from jaxprob.solvers.driver import (
     blank,
     checked,
     is_doubtful,
+    is_undecided,
     lacks_class,
     no_verdict,
     seek,
@@ -84,13 +85,13 @@ class Newton:
 
     def _look(self, problem: Problem, old: State, new: Move, k: Array) -> State:
         hess = problem.hess(new.theta)
-        factor = factorise(hess)
+        factor = factorise(hess, is_undecided(old))
         decrement = jnp.vdot(new.grad, factor.solve(new.grad)) / 2
         falls = (new.value < old.value - slack(old.value)) | (k == 0)
         idle = jnp.where(falls, 0, old.memory.idle + 1)
         better = decrement < old.memory.decrement / 2
         stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~better)
-        last = stuck | (k >= self.max_steps)
+        last = (stuck | (k >= self.max_steps)) & is_undecided(old)
         at = Point(new.theta, new.value, new.grad, hess, last)
         evidence = _verdict(problem, at, factor, self.tol, decrement)
         evidence = with_status(evidence, stuck, Status.STALLED)
@@ -120,20 +121,20 @@ class Newton:
 
 def _moves(problem: Problem, state: State) -> Move:
     """The Newton step, and further ones with the same Hessian while they promise ever less."""
-    factor = state.memory.factor
+    factor, undecided = state.memory.factor, is_undecided(state)
 
     def move(carry: tuple[Move, Array, Array, Array]) -> tuple[Move, Array, Array, Array]:
         at, _, promise, count = carry
         step = -factor.solve(at.grad)
         slope = jnp.vdot(at.grad, step)
-        new = backtrack(problem, at.theta, at.value, at.grad, step, slope)
+        new = backtrack(problem, at.theta, at.value, at.grad, step, slope, wanted=undecided)
         new = new._replace(accepted=new.accepted | (count > 0))  # the first move decides
         return new, promise, -slope, count + 1
 
     def useful(carry: tuple[Move, Array, Array, Array]) -> Array:
         at, before, promise, count = carry
         again = at.accepted & (promise < before / 4) & (promise > slack(at.value))
-        return (count == 0) | (again & (count < _MOST_MOVES))
+        return undecided & ((count == 0) | (again & (count < _MOST_MOVES)))
 
     infinite = jnp.asarray(jnp.inf, state.theta.dtype)
     one = jnp.ones((), state.theta.dtype)

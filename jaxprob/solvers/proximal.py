@@ -26,7 +26,15 @@ from jax import Array
 
 from jaxprob.models.base import Point, Status
 from jaxprob.numerics.linalg import factorise
-from jaxprob.solvers.driver import State, blank, no_verdict, slack, tolerance, with_status
+from jaxprob.solvers.driver import (
+    State,
+    blank,
+    is_undecided,
+    no_verdict,
+    slack,
+    tolerance,
+    with_status,
+)
 from jaxprob.solvers.linesearch import backtrack
 from jaxprob.solvers.problem import Problem
 
@@ -66,7 +74,8 @@ class Proximal:
         """Move along the proximal Newton step, then compute the next one and what it proves."""
         old = state.memory
         start = state.theta, state.value, state.grad
-        new = backtrack(problem, *start, old.move, old.slope, smooth=False)
+        undecided = is_undecided(state)
+        new = backtrack(problem, *start, old.move, old.slope, smooth=False, wanted=undecided)
         h = problem.curvature(new.theta)  # l1 decides where the likelihood is flat
         move = _quadratic_minimiser(problem, new.theta, new.grad, h)
         slope = jnp.vdot(new.grad, move) + problem.penalty(new.theta + move)

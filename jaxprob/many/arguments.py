@@ -1,0 +1,207 @@
+"""What is shared by the lanes of a call, and what is each lane's own: checked arguments."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxprob.data import check_array, check_data, check_scalar
+from jaxprob.many.lanes import Lanes
+from jaxprob.models.base import Model
+from jaxprob.solvers.problem import Problem, Rows
+
+
+def make_lanes(
+    model: Model,
+    given: Mapping[str, Any],
+    init: Any = None,
+    in_axes: Mapping[str, int | None] | None = None,
+) -> tuple[Lanes, tuple[str, ...] | None]:
+    """Check arguments of `fit_many`, and tell what is shared and what is each lane's own.
+
+    Args:
+        model: a Model.
+        given: by name, as the keywords of `fit_many`.
+        init: parameters, shared or with a lane axis, or None.
+        in_axes: as of `fit_many`.
+
+    Returns:
+        Lanes, and the names of the features where x has them.
+    """
+    in_axes = in_axes or {}
+    unknown = set(in_axes) - set(given) - {"init"}
+    if unknown:
+        raise ValueError(f"in_axes: expected names among {sorted(given)}, got {sorted(unknown)}")
+    columns = model.offset_columns
+    axes = {"x": 2, "y": 1, "weights": 1, "offset": 1 if columns is None else 2, "l2": 0, "l1": 0}
+    own: dict[str, Any] = {}
+    for name, ndim in axes.items():
+        axis = _lane_axis(name, given[name], ndim, in_axes)
+        if axis is not None:
+            if ndim == 0:
+                own[name] = _check_penalties(name, given[name])
+                continue
+            shape = f"{_SHAPES[name]} with a lane axis"
+            array = check_array(name, given[name], shape=shape, ndim=ndim + 1)
+            own[name] = _in_front(array, axis)
+    shared = {name: value for name, value in given.items() if name not in own}
+    sizes = {name: len(a) for name, a in own.items()}
+    x = own["x"] if "x" in own else check_array("x", shared["x"], shape="(n, d)", ndim=2)
+    n, d = x.shape[-2:]
+    for name in ("y", "weights", "offset"):
+        if name in own and own[name].shape[1] != n:
+            got = own[name].shape[1]
+            raise ValueError(f"{name}: expected one entry for each of the {n} rows of x, got {got}")
+    if "offset" in own:
+        _check_own_offset(model, own["offset"])
+    data = check_data(
+        np.zeros((n, d), x.dtype) if "x" in own else shared["x"],
+        np.zeros(n, np.int32) if "y" in own else shared["y"],
+        shared.get("weights"),
+        shared.get("offset"),
+        num_classes=model.labels.num_classes,
+        extras=model.extras,
+        offset_columns=columns,
+    )
+    dtype = data.x.dtype
+    if model.penalised is None and not (given["l2"] is None and given["l1"] is None):
+        raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
+    penalties = {}
+    for name in ("l2", "l1"):
+        if name in own:
+            own[name] = own[name].astype(dtype)
+        elif shared[name] is not None:
+            penalties[name] = check_scalar(name, shared[name], dtype=dtype)
+    if "y" in own:
+        own["y"] = _as_labels(own["y"])
+    rows = Rows(
+        None if "x" in own else data.x,  # pyright: ignore[reportArgumentType]
+        None if "y" in own else data.y,  # pyright: ignore[reportArgumentType]
+        data.weights,
+        data.offset,
+    )
+    values = [own.get(name, penalties.get(name)) for name in ("l2", "l1")]
+    penalised = any(v is not None and bool(np.all(np.asarray(v) > 0)) for v in values)
+    base = Problem(rows, penalties.get("l2"), penalties.get("l1"), model, penalised, None)
+    whole = replace(base, data=Rows(data.x, data.y, None, None))
+    if whole.num_params() == 0:
+        raise ValueError(
+            f"x: expected at least one feature, since this {model.name} has no other parameters, "
+            f"got shape {x.shape}"
+        )
+    if init is not None:
+        theta = _check_init(whole, init)
+        own["theta"] = theta
+        if theta.ndim == 2:
+            sizes["init"] = len(theta)
+    if not sizes:
+        raise ValueError(
+            "fit_many: expected at least one argument with a lane axis, such as weights of shape "
+            "(B, n), got none; for one fit use jaxprob.fit"
+        )
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"fit_many: expected as many lanes in every argument, got {sizes}")
+    size = next(iter(sizes.values()))
+    if size == 0:
+        raise ValueError("fit_many: expected at least one lane, got 0")
+    if init is not None and own["theta"].ndim == 1:
+        own["theta"] = np.broadcast_to(own["theta"], (size, len(own["theta"])))
+    return Lanes(base, own, size), data.feature_names
+
+
+_SHAPES = {
+    "x": "(n, d)",
+    "y": "(n,)",
+    "weights": "(n,)",
+    "offset": "(n,) or (n, K)",
+    "l2": "()",
+    "l1": "()",
+}
+
+
+def _lane_axis(name: str, value: Any, ndim: int, in_axes: Mapping[str, int | None]) -> int | None:
+    """Where the lane axis of an argument is, None where it has none."""
+    if value is None:
+        return None
+    if name in in_axes:
+        axis = in_axes[name]
+        if axis is not None and not -ndim - 1 <= axis <= ndim:
+            raise ValueError(f"in_axes: expected an axis of {name} below {ndim + 1}, got {axis}")
+        return axis
+    try:
+        have = value.ndim if hasattr(value, "ndim") else np.ndim(value)
+    except ValueError:
+        return None  # ragged: the check of a shared argument says so
+    return 0 if have == ndim + 1 else None
+
+
+def _in_front(array: Any, axis: int) -> Any:
+    """With the lane axis in front; on a CPU as NumPy sees it, in place."""
+    if axis != 0:
+        own = isinstance(array, Array)
+        array = jnp.moveaxis(array, axis, 0) if own else np.moveaxis(array, axis, 0)
+    on_cpu = isinstance(array, Array) and {d.platform for d in array.devices()} == {"cpu"}
+    return np.asarray(array) if on_cpu else array
+
+
+def _check_penalties(name: str, values: Any) -> np.ndarray:
+    host = np.asarray(values)
+    if host.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected numbers, got dtype {host.dtype}")
+    bad = host[~(np.isfinite(host) & (host >= 0))]
+    if len(bad):
+        raise ValueError(f"{name}: expected finite numbers of at least 0, got {bad[0]}")
+    return host
+
+
+def _check_own_offset(model: Model, offset: Any) -> None:
+    if "offset" not in model.extras:
+        raise ValueError(
+            f"offset: expected one of the keywords of the model, {model.extras}, got offset"
+        )
+    columns = model.offset_columns
+    if columns is not None and offset.shape[2] != columns:
+        raise ValueError(
+            f"offset: expected {columns} columns, an entry for each class, got {offset.shape}"
+        )
+
+
+def _as_labels(y: Any) -> Any:
+    """Labels as int32, what is none of them as -1, which is out of range."""
+    y = np.asarray(y)
+    if y.dtype.kind in "bu" or y.dtype == np.int32:
+        return y.astype(np.int32) if y.dtype.itemsize < 4 or y.dtype.kind == "i" else _clipped(y)
+    if y.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            return _clipped(np.where(y == np.floor(y), y, -1))
+    return _clipped(y)
+
+
+def _clipped(y: np.ndarray) -> np.ndarray:
+    most = np.iinfo(np.int32).max
+    return np.where((y >= 0) & (y <= most), y, -1).astype(np.int32)
+
+
+def _check_init(problem: Problem, init: Any) -> np.ndarray:
+    """(p,) or (B, p) from parameters, checked against what the model expects."""
+    template = problem.template()
+    shapes = jax.tree.map(lambda leaf: leaf.shape, template)
+    try:
+        leaves = jax.tree.map(lambda t, a: np.asarray(a, t.dtype), template, init)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"init: expected parameters of shapes {shapes}, got {init!r}") from error
+    pairs = list(zip(jax.tree.leaves(template), jax.tree.leaves(leaves), strict=True))
+    if all(a.shape == t.shape for t, a in pairs):
+        return np.concatenate([np.ravel(a) for _, a in pairs])
+    if all(a.shape[1:] == t.shape and a.ndim == len(t.shape) + 1 for t, a in pairs):
+        counts = {len(a) for _, a in pairs}
+        if len(counts) == 1:
+            return np.concatenate([a.reshape(len(a), -1) for _, a in pairs], axis=1)
+    got = jax.tree.map(np.shape, leaves)
+    raise ValueError(
+        f"init: expected parameters of shapes {shapes}, or with a lane axis, got {got}"
+    )
