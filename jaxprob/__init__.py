@@ -5,6 +5,7 @@ from jaxprob import many as many
 from jaxprob import models as models
 from jaxprob import numerics as numerics
 from jaxprob import plots as plots
+from jaxprob import sensitivity as sensitivity
 from jaxprob import solvers as solvers
 from jaxprob import testing as testing
 from jaxprob.devices import use_all_cores as use_all_cores

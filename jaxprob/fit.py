@@ -15,8 +15,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxprob.compilation import eager_jit
 from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
+from jaxprob.numerics.control import only_if
 from jaxprob.report import Report, report
-from jaxprob.solvers.driver import Result, Solver, Trace, run
+from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.newton import judge, newton
 from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
@@ -369,8 +370,8 @@ def _first_that_converges(
         if int(outcome.result.evidence.status) == Status.CONVERGED:
             return outcome
     outcome = _run(solvers[-1], problem, theta, trace=trace)
-    open_ = int(outcome.result.evidence.status) != Status.CONVERGED
-    return _certify(solvers[-1], problem, outcome) if open_ and solvers[-1].needs_proof else outcome
+    unproved = bool(is_unproved(outcome.result.evidence)) and solvers[-1].needs_proof
+    return _certify(solvers[-1], problem, outcome) if unproved else outcome
 
 
 def _report(
@@ -432,7 +433,9 @@ def _traced(
     def solve(_: Callable, theta: Array) -> tuple[Array, Result]:
         result = run(solver, problem, theta, trace=trace)
         if solver.needs_proof:
-            result = result._replace(evidence=_exact_evidence(solver, problem, result))
+            prove = partial(_exact_evidence, solver, problem)
+            evidence = only_if(is_unproved(result.evidence), prove, result.evidence, result)
+            result = result._replace(evidence=evidence)
         # Integers have no tangents that custom_root could handle: they travel as floats.
         return result.theta, jax.tree.map(lambda a: a.astype(theta.dtype), result)
 

@@ -25,8 +25,10 @@ from jaxprob.solvers.driver import (
     Solver,
     State,
     checked,
+    has_moved,
     is_doubtful,
     is_open,
+    is_unproved,
     lacks_class,
     seek,
 )
@@ -57,6 +59,7 @@ class Progress(NamedTuple):
 
     state: State
     k: Array  # () int32, the next step
+    num_steps: Array  # () int32, that moved so far
 
 
 class Found(NamedTuple):
@@ -143,17 +146,19 @@ def _first(
     def look(problem: Problem, theta: Array | None) -> tuple[Any, Progress]:
         theta = problem.start() if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
-        zero = jnp.zeros((), jnp.int32)
+        k = jnp.zeros((), jnp.int32)
         if begin is not None:
-            state = begin(problem, fixed, theta)
+            state, k = begin(problem, fixed, theta)
         else:
-            state = solver.step(problem, fixed, solver.init(problem, fixed, theta), zero)
+            state, k = solver.step(problem, fixed, solver.init(problem, fixed, theta), k), 1
         state = checked(state, lacks_class(problem))
         data, evidence = problem.data, state.evidence
         bad = violations(*data, num_classes=problem.model.labels.num_classes)
         status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), evidence.status)
         status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
-        return fixed, Progress(state._replace(evidence=evidence._replace(status=status)), zero + 1)
+        state = state._replace(evidence=evidence._replace(status=status))
+        moved = jnp.any(state.theta != theta).astype(jnp.int32)
+        return fixed, Progress(state, jnp.asarray(k, jnp.int32), moved)
 
     axes = batch.axes, batch.start_axis
     fixed, progress = jax.vmap(look, in_axes=axes)(batch.problems, batch.starts)
@@ -173,7 +178,7 @@ def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: 
     quota = live.shape[0] // _LEFT if live.shape[0] > _FEW else 0
 
     def unfinished(progress: Progress) -> Array:
-        return jax.vmap(partial(is_open, solver))(*progress) & live
+        return jax.vmap(partial(is_open, solver))(progress.state, progress.k) & live
 
     def going(carry: tuple[Progress, Array]) -> Array:
         progress, count = carry
@@ -183,8 +188,9 @@ def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: 
         progress, count = carry
 
         def one(problem: Problem, fixed: Any, progress: Progress, is_open: Array) -> Progress:
-            state = solver.step(problem, fixed, progress.state, progress.k)
-            new = Progress(checked(state, jnp.zeros((), bool)), progress.k + 1)
+            old, k = progress.state, progress.k
+            state = checked(solver.step(problem, fixed, old, k), jnp.zeros((), bool))
+            new = Progress(state, k + 1, progress.num_steps + has_moved(old, state, k))
             return jax.tree.map(partial(jnp.where, is_open), new, progress)
 
         return batch.map(one, fixed, progress, unfinished(progress)), count + 1
@@ -192,14 +198,13 @@ def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: 
     progress, _ = jax.lax.while_loop(going, step, (progress, jnp.zeros((), jnp.int32)))
 
     def end(problem: Problem, fixed: Any, progress: Progress) -> Block:
-        state, k = progress
+        state, k, num_steps = progress
         goes_on = is_open(solver, state, k)
         doubtful = is_doubtful(solver, problem, state) & goes_on
         last = solver.finish(problem, fixed, state)
-        result = Result(last.theta, last.value, last.grad, last.evidence, k - 1, None)
+        result = Result(last.theta, last.value, last.grad, last.evidence, num_steps, None)
         if solver.needs_proof:
-            unproved = ~goes_on & (last.evidence.status <= Status.STALLED)
-            unproved &= last.evidence.status != Status.CONVERGED
+            unproved = ~goes_on & is_unproved(last.evidence)
             tol = getattr(solver, "tol", None)
             proof = only_if(
                 unproved, lambda result: judge(problem, result, tol), last.evidence, result

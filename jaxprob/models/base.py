@@ -125,6 +125,8 @@ class Certificates(NamedTuple):
 
     bound: Callable[..., Array]
     """(problem, point, step, solve) -> (): a bound on f - f*, from a Newton step."""
+    chord_bound: Callable[..., Array]
+    """(problem, theta, value, grad, moved, factor) -> (): the same, from an older Hessian."""
     separation: Callable[..., tuple[Array, Array]]
     """(problem, theta, step) -> () whether the classes are found separated; (p,) the direction."""
     absent: Callable[..., Array]

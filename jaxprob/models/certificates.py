@@ -54,6 +54,7 @@ def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
     """
     return Certificates(
         bound=Bind(bound, logits=logits, first=first),
+        chord_bound=Bind(chord_bound),
         separation=Bind(separation, logits=logits, first=first),
         absent=Bind(absent),
         logit_range=Bind(logit_range),
@@ -102,18 +103,70 @@ def bound(
         gap = only_if(at.wanted & ~(moved <= -_LEAST_E), exact, near, at.theta, step)
     if problem.penalised:
         return gap
-    signs = jax.random.rademacher(jax.random.key(0), (_PROBES, len(step)), step.dtype)
-    probes = jax.vmap(solve)(signs * _most_rounding(problem, at)[None, :])
-    reach = jnp.max(jax.vmap(partial(_most_spread, problem))(probes))
+    reach = _most_hidden(problem, at.theta, at.value, solve)
 
     def closer(theta: Array) -> Array:
         sizes = _rounding(problem, problem.unravel(theta), probabilities(theta))
-        probes = jax.vmap(solve)(signs * sizes[None, :])
-        return jnp.max(jax.vmap(partial(_farthest, problem))(probes))
+        return jnp.max(jax.vmap(partial(_farthest, problem))(_probes(solve, sizes)))
 
     hidden = at.wanted & jnp.isfinite(gap) & ~(reach < _MOST_NOISE)
     exists = only_if(hidden, closer, reach, at.theta) < _MOST_NOISE  # see `_rounding`
     return jnp.where(exists | problem.shrunk(), gap, jnp.inf)
+
+
+def chord_bound(
+    problem: Any, theta: Array, value: Array, grad: Array, moved: Array, factor: Any
+) -> Array:
+    """A bound on the distance to the optimum from the Hessian at an earlier point.
+
+    With ρ the furthest that a logit has moved since, e^(-ρ) H₀ ⪯ H. So the Newton step δ, which is
+    not computed, has δᵀHδ = gᵀH⁻¹g ≤ e^ρ gᵀH₀⁻¹g, and moves no logit further than
+    √(aᵀH⁻¹a) √(gᵀH⁻¹g) ≤ e^ρ √(aᵀH₀⁻¹a) √(gᵀH₀⁻¹g), a being the row of features that makes it.
+
+    Args:
+        problem: a `jaxprob.solvers.Problem` without l1.
+        theta: (p,) where to look.
+        value: () the objective there.
+        grad: (p,) its gradient there.
+        moved: (p,) theta less the point of the Hessian.
+        factor: a `Factor` of that Hessian.
+
+    Returns:
+        (), nats; infinite where this proves nothing.
+    """
+    growth = jnp.exp(_farthest(problem, moved))
+    squares = jnp.vdot(grad, factor.solve(grad))
+    columns = jnp.max(jnp.abs(problem.data.x), axis=0)
+    most = _of_columns(problem.unravel(theta), columns, jnp.ones((), theta.dtype))
+    lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * jnp.sum(factor.inverse**2))
+    spread = growth * lengths * jnp.sqrt(jnp.maximum(squares, 0.0))
+    sound = (spread <= -_LEAST_E) & factor.untouched() & ~factor.singular()
+    if not problem.penalised:
+        exists = growth * _most_hidden(problem, theta, value, factor.solve) < _MOST_NOISE
+        sound &= exists | problem.shrunk()
+    return jnp.where(sound, _kappa(spread) * growth * squares, jnp.inf)
+
+
+def _kappa(spread: Array) -> Array:
+    """The most that KL(q‖p) / Σ p e² can be where all |e| are at most so much, and that 1/2.
+
+    It is ((1-r) log(1-r) + r) / r², a convex function of r that is 1/2 at 0 and 0.614 at 1/2.
+    """
+    return 1 / 2 + (2 * KL_HALF - 1) * spread
+
+
+def _probes(solve: Callable[[Array], Array], sizes: Array) -> Array:
+    """(_PROBES, p) what rounding errors of such sizes become in H⁻¹ g, with random signs."""
+    signs = jax.random.rademacher(jax.random.key(0), (_PROBES, len(sizes)), sizes.dtype)
+    return jax.vmap(solve)(signs * sizes[None, :])
+
+
+def _most_hidden(
+    problem: Any, theta: Array, value: Array, solve: Callable[[Array], Array]
+) -> Array:
+    """An upper bound of how far rounding, pushed through H⁻¹, could move a logit."""
+    probes = _probes(solve, _most_rounding(problem, theta, value))
+    return jnp.max(jax.vmap(partial(_most_spread, problem))(probes))
 
 
 def _farthest(problem: Any, step: Array) -> Array:
@@ -126,15 +179,13 @@ def _farthest(problem: Any, step: Array) -> Array:
 def _near_gap(problem: Any, at: Point, step: Array, moved: Array) -> Array:
     """The bound of the module's docstring where no logit moves by more than 1/2.
 
-    All |e| are then at most `moved` = r, so KL(q‖p) ≤ κ Σ p e² with κ = ((1-r) log(1-r) + r) / r²,
-    a convex function of r that is 1/2 at 0 and 0.614 at 1/2; and Σ c p e² = δᵀHδ without l2.
+    All |e| are then at most `moved`, so KL(q‖p) ≤ κ Σ p e², and Σ c p e² = δᵀHδ without l2.
     """
     l2 = jnp.zeros((), step.dtype) if problem.l2 is None else problem.l2
     is_penalised = problem.mask()
     pushed = at.hess @ step - jnp.where(is_penalised, l2 * step, 0.0)  # by the likelihood alone
     rest = at.grad + pushed  # ρ
-    kappa = 1 / 2 + (2 * KL_HALF - 1) * moved
-    kl = kappa * jnp.maximum(jnp.vdot(step, pushed), 0.0)
+    kl = _kappa(moved) * jnp.maximum(jnp.vdot(step, pushed), 0.0)
     return jnp.where(moved <= -_LEAST_E, kl + _unmet(problem, step, rest), jnp.inf)
 
 
@@ -240,12 +291,12 @@ def _rounding(problem: Any, params: Any, p: Array) -> Array:
     return _of_columns(params, jnp.sum(jnp.abs(data.x) * size[:, None], axis=0), jnp.sum(size))
 
 
-def _most_rounding(problem: Any, at: Point) -> Array:
+def _most_rounding(problem: Any, theta: Array, value: Array) -> Array:
     """(p,) an upper bound of `_rounding`, from 1 - p_y <= -log p_y and the largest features."""
-    params, eps = problem.unravel(at.theta), jnp.finfo(at.theta.dtype).eps
+    params, eps = problem.unravel(theta), jnp.finfo(theta.dtype).eps
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
-    size = 4 * eps * at.value * (1 + jnp.vdot(columns, heaviest))
+    size = 4 * eps * value * (1 + jnp.vdot(columns, heaviest))
     return _of_columns(params, size * columns, size)
 
 

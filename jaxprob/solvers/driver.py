@@ -128,6 +128,16 @@ def is_undecided(state: State) -> Array:
     return state.evidence.status == Status.MAX_STEPS
 
 
+def is_unproved(evidence: Evidence) -> Array:
+    """Whether a run ended without knowing anything about the optimum."""
+    return (evidence.status == Status.MAX_STEPS) | (evidence.status == Status.STALLED)
+
+
+def has_moved(old: State, new: State, k: Array) -> Array:
+    """Whether a step counts: the first one looks at the start, and a last one may only look."""
+    return jnp.any(new.theta != old.theta) & (k > 0)
+
+
 def is_open(solver: Solver, state: State, k: Array) -> Array:
     """Whether a run goes on with step k."""
     return is_undecided(state) & (k <= solver.max_steps)
@@ -198,12 +208,13 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
     empty = jnp.full(solver.max_steps + 1, jnp.nan, theta.dtype)
 
     def unfinished(carry: tuple) -> Array:
-        state, k, _ = carry
+        state, k, *_ = carry
         return is_open(solver, state, k)
 
     def body(carry: tuple) -> tuple:
-        state, k, course = carry
-        state = checked(solver.step(problem, fixed, state, k), lacking)
+        old, k, steps, course = carry
+        state = checked(solver.step(problem, fixed, old, k), lacking)
+        steps += has_moved(old, state, k)
         doubtful = is_doubtful(solver, problem, state) & (k % 3 == 2)
         state = only_if(doubtful, lambda state: seek(solver, problem, state), state, state)
         if course is not None:
@@ -211,10 +222,11 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
                 course.value.at[k].set(state.value),
                 course.grad_norm.at[k].set(jnp.max(jnp.abs(state.grad))),
             )
-        return state, k + 1, course
+        return state, k + 1, steps, course
 
-    start = solver.init(problem, fixed, theta), jnp.zeros((), jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
     course = Trace(empty, empty) if trace else None
-    state, k, course = jax.lax.while_loop(unfinished, body, (*start, course))
+    start = solver.init(problem, fixed, theta), zero, zero, course
+    state, _, steps, course = jax.lax.while_loop(unfinished, body, start)
     state = solver.finish(problem, fixed, state)
-    return Result(state.theta, state.value, state.grad, state.evidence, k - 1, course)
+    return Result(state.theta, state.value, state.grad, state.evidence, steps, course)

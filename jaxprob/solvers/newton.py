@@ -4,8 +4,8 @@ From θ, with gradient g and Hessian H, the step is δ = -H⁻¹g (iteratively r
 halved until the objective falls. It converges from every start where a finite optimum exists,
 quadratically in the end, and never increases the objective beyond rounding on any input. Each
 Hessian costs n p² operations, so this is the method for small p, or for n not much larger than p.
-A Hessian is used for further, cheap moves while each leaves a quarter of the last one's promise or
-less: from an error e, Newton's move leaves e², and each further one a factor e less.
+A Hessian is used for further, cheap moves while that is the quicker way to the tolerance: from an
+error e, Newton's move leaves e², and each further one a factor e less.
 
 Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5; Kelley, Iterative Methods for
 Linear and Nonlinear Equations, 1995, section 5.4.3 (Shamanskii).
@@ -39,16 +39,19 @@ from jaxprob.solvers.driver import (
 from jaxprob.solvers.linesearch import Move, backtrack
 from jaxprob.solvers.problem import Problem
 
-_MOST_MOVES = 4  # with one Hessian
+_MANY_MOVES, _MOST_MOVES = 4, 16  # with one Hessian
+_PARAMS_PER_MOVE = 8  # from many moves on, so many parameters are worth one more
+_BEYOND = {"float64": 1e-5, "float32": 1e-2}  # the tolerance: what moves aim at
+_GOOD_RATIO = 1 / 4  # of what two moves promise: else the Hessian has changed too much
 _NEAR_ENOUGH = 2  # times the tolerance: a larger decrement promises no bound that is small enough
 _IDLE_STEPS = 4  # without progress, in the objective or in the bound, before a run has stalled
 
 
 class Memory(NamedTuple):
-    """Newton's own: the factor of the Hessian, what the next step promises, and idle steps."""
+    """Newton's own: the factor of the last Hessian, what it promised, and idle steps."""
 
     factor: Factor
-    decrement: Array  # (), gᵀH⁻¹g / 2
+    decrement: Array  # (), gᵀH⁻¹g / 2 where the Hessian is from
     idle: Array  # () for how many steps nothing improved
 
 
@@ -61,41 +64,53 @@ class Newton:
     max_steps: int
 
     takes_l1 = False
-    needs_proof = False
+    needs_proof = True
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
 
     def init(self, problem: Problem, fixed: None, theta: Array) -> State:
-        """No step, from an unknown value: step 0 goes nowhere and looks."""
+        """No step, from an unknown value: step 0 goes nowhere and finds it."""
         infinite = jnp.asarray(jnp.inf, theta.dtype)
         return blank(theta, Memory(no_factor(theta), infinite, jnp.zeros((), jnp.int32)))
 
-    def start(self, problem: Problem, fixed: None, theta: Array) -> State:
-        """What step 0 finds, without a line search: for lanes that share where they start."""
+    def start(self, problem: Problem, fixed: None, theta: Array) -> tuple[State, int]:
+        """The state after steps 0 and 1: for lanes that share where they start."""
         value, grad = problem.value_and_grad(theta)
-        there, one = jnp.ones((), bool), jnp.ones((), theta.dtype)
-        at = Move(theta, value, grad, there, one)
-        return self._look(problem, self.init(problem, fixed, theta), at, jnp.zeros((), jnp.int32))
+        state = self.init(problem, fixed, theta)._replace(value=value, grad=grad)
+        return self._moved(problem, state, self._look(problem, state)), 2
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
-        """Move with the Hessian at hand, then compute the next one and what it proves."""
-        return self._look(problem, state, _moves(problem, state), k)
+        """Compute the Hessian and what it proves, then move with it; step 0 only finds a value."""
+        look, needed = partial(self._look, problem), is_undecided(state) & (k > 0)
+        seen = only_if(needed, look, (state.evidence, state.memory), state)
+        return self._moved(problem, state, seen)
 
-    def _look(self, problem: Problem, old: State, new: Move, k: Array) -> State:
-        hess = problem.hess(new.theta)
-        factor = factorise(hess, is_undecided(old))
-        decrement = jnp.vdot(new.grad, factor.solve(new.grad)) / 2
-        falls = (new.value < old.value - slack(old.value)) | (k == 0)
-        idle = jnp.where(falls, 0, old.memory.idle + 1)
-        better = decrement < old.memory.decrement / 2
-        stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~better)
-        last = (stuck | (k >= self.max_steps)) & is_undecided(old)
-        at = Point(new.theta, new.value, new.grad, hess, last)
+    def _look(self, problem: Problem, state: State) -> tuple[Evidence, Memory]:
+        """The Hessian here, and what it proves."""
+        hess = problem.hess(state.theta)
+        factor = factorise(hess, is_undecided(state))
+        decrement = jnp.vdot(state.grad, factor.solve(state.grad)) / 2
+        at = Point(state.theta, state.value, state.grad, hess, jnp.zeros((), bool))
         evidence = _verdict(problem, at, factor, self.tol, decrement)
+        is_idle = state.memory.idle >= _IDLE_STEPS
+        stuck = is_idle & ~(decrement < state.memory.decrement / 2)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        return State(*at[:3], evidence, Memory(factor, decrement, idle))
+        return evidence, Memory(factor, decrement, state.memory.idle)
+
+    def _moved(self, problem: Problem, state: State, seen: tuple[Evidence, Memory]) -> State:
+        """The state after the moves, and what is proved there by the same Hessian."""
+        evidence, memory = seen
+        old = state._replace(evidence=evidence, memory=memory)
+        new = _moves(problem, old, self.tol)
+        known = _verdict_of_chords(problem, old, new, self.tol)
+        undecided = is_undecided(old)
+        evidence = jax.tree.map(partial(jnp.where, undecided), known, evidence)
+        evidence = with_status(evidence, undecided & ~new.accepted, Status.STALLED)
+        falls = new.value < old.value - slack(old.value)
+        memory = memory._replace(idle=jnp.where(falls, 0, memory.idle + 1))
+        return State(new.theta, new.value, new.grad, evidence, memory)
 
     def newton_step(self, state: State) -> Array:
         """The next step."""
@@ -119,9 +134,11 @@ class Newton:
         )
 
 
-def _moves(problem: Problem, state: State) -> Move:
-    """The Newton step, and further ones with the same Hessian while they promise ever less."""
+def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
+    """The Newton step, and further ones with the same Hessian while that is the quicker way."""
     factor, undecided = state.memory.factor, is_undecided(state)
+    enough = tolerance(tol, state.value) * _BEYOND[state.theta.dtype.name]
+    patience = len(state.theta) / _PARAMS_PER_MOVE
 
     def move(carry: tuple[Move, Array, Array, Array]) -> tuple[Move, Array, Array, Array]:
         at, _, promise, count = carry
@@ -133,7 +150,11 @@ def _moves(problem: Problem, state: State) -> Move:
 
     def useful(carry: tuple[Move, Array, Array, Array]) -> Array:
         at, before, promise, count = carry
-        again = at.accepted & (promise < before / 4) & (promise > slack(at.value))
+        ratio = promise / before  # 0 after the first move
+        next_one = jnp.where(count > 1, ratio, 1.0) * promise
+        left = jnp.log(next_one / enough) / -jnp.log(ratio)  # moves, if they go on like this
+        quick = (count < _MANY_MOVES) | (left < patience)
+        again = at.accepted & (ratio < _GOOD_RATIO) & (next_one > enough) & quick
         return undecided & ((count == 0) | (again & (count < _MOST_MOVES)))
 
     infinite = jnp.asarray(jnp.inf, state.theta.dtype)
@@ -141,6 +162,28 @@ def _moves(problem: Problem, state: State) -> Move:
     start = Move(state.theta, state.value, state.grad, jnp.ones((), bool), one)
     carry = (start, infinite, infinite, jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(useful, move, carry)[0]
+
+
+def _verdict_of_chords(
+    problem: Problem, old: State, new: Move, tol: Array | float | None
+) -> Evidence:
+    """CONVERGED where the Hessian before the moves is enough to prove it."""
+    certificates, nothing = problem.model.certificates, no_verdict(new.theta)
+    if certificates is None:
+        return nothing
+    factor, enough = old.memory.factor, tolerance(tol, new.value)
+
+    def prove(new: Move) -> Array:
+        moved = new.theta - old.theta
+        return certificates.chord_bound(problem, new.theta, new.value, new.grad, moved, factor)
+
+    near = jnp.vdot(new.grad, factor.solve(new.grad)) <= 2 * _NEAR_ENOUGH * enough
+    near &= jnp.isfinite(old.value) & is_undecided(old)
+    bound = only_if(near, prove, jnp.full_like(new.value, jnp.inf), new)
+    is_good = bound <= enough
+    return with_status(
+        nothing._replace(gap=jnp.where(is_good, bound, jnp.inf)), is_good, Status.CONVERGED
+    )
 
 
 def _verdict(

@@ -1,0 +1,161 @@
+"""Bootstrap and jackknife, against fits one by one and against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import draw
+from scipy import stats
+
+import jaxprob as jp
+from jaxprob.many import bootstrap, jackknife
+from jaxprob.many.resampling import SCHEMES, multiplicities
+from jaxprob.models import logistic, softmax
+
+pytestmark = pytest.mark.usefixtures("x64")
+MODEL = logistic.model()
+
+
+@pytest.fixture(scope="module")
+def case():
+    with jax.enable_x64(True):
+        return draw(MODEL, 11, n=150)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_multiplicities_have_the_moments_of_their_scheme(scheme):
+    n, count = 50, 4000
+    keys = jax.random.split(jax.random.key(1), count)
+    m = np.asarray(jax.vmap(lambda k: multiplicities(k, n, scheme=scheme))(keys))
+    variance = {"multinomial": 1 - 1 / n, "poisson": 1.0, "bayesian": (n - 1) / (n + 1)}[scheme]
+    error = np.sqrt(variance / count)
+    assert np.abs(m.mean(axis=0) - 1).max() < 5 * error
+    assert m.var() == pytest.approx(variance, rel=0.05)
+    if scheme != "poisson":
+        np.testing.assert_allclose(m.sum(axis=1), n, rtol=1e-12)
+    if scheme != "bayesian":
+        assert set(np.unique(m)) <= set(range(15))
+
+
+def test_poisson_counts_have_their_probabilities():
+    m = np.asarray(multiplicities(jax.random.key(2), 200_000, scheme="poisson"))
+    for k in range(5):
+        p = stats.poisson.pmf(k, 1)
+        assert np.mean(m == k) == pytest.approx(p, abs=5 * np.sqrt(p / len(m)))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_each_replicate_is_the_fit_of_its_weights(case, scheme):
+    key = jax.random.key(3)
+    weights = case.weights + 1
+    boot = bootstrap(
+        MODEL, case.x, case.y, key, num_replicates=40, scheme=scheme, weights=weights, l2=0.5
+    )
+    keys = jax.random.split(key, 40)
+    for i in (0, 17, 39):
+        m = multiplicities(keys[i], len(case.y), scheme=scheme)
+        one = jp.fit(MODEL, case.x, case.y, weights=m * weights, l2=0.5)
+        np.testing.assert_allclose(
+            boot.fits.params.weights[i], one.params.weights, rtol=1e-7, atol=1e-9
+        )
+        np.testing.assert_allclose(boot.fits.lane(i).source.weights, m * weights)
+
+
+def test_intervals_are_the_quantiles_they_say(case):
+    boot = bootstrap(MODEL, case.x, case.y, jax.random.key(4), num_replicates=300, l2=0.1)
+    draws = np.asarray(boot.fits.params.weights)
+    low, high = boot.interval(method="percentile", level=0.9)
+    np.testing.assert_allclose(low.weights, np.quantile(draws, 0.05, axis=0))
+    np.testing.assert_allclose(high.weights, np.quantile(draws, 0.95, axis=0))
+    estimate = np.asarray(boot.fit.params.weights)
+    low, high = boot.interval(method="basic", level=0.9)
+    np.testing.assert_allclose(low.weights, 2 * estimate - np.quantile(draws, 0.95, axis=0))
+    np.testing.assert_allclose(boot.standard_error().weights, draws.std(axis=0, ddof=1))
+    np.testing.assert_allclose(boot.bias().weights, draws.mean(axis=0) - estimate)
+
+
+def test_bca_is_the_definition_with_the_acceleration_of_the_jackknife(case):
+    boot = bootstrap(MODEL, case.x, case.y, jax.random.key(5), num_replicates=2000, l2=0.1)
+    draws, estimate = np.asarray(boot.fits.params.weights)[:, 0], boot.fit.params.weights[0]
+    without = np.asarray(jackknife(MODEL, case.x, case.y, l2=0.1).fits.params.weights)[:, 0]
+    spread = without.mean() - without
+    a = (spread**3).sum() / (6 * (spread**2).sum() ** 1.5)
+    z0 = stats.norm.ppf(np.mean(draws < float(estimate)))
+    z = z0 + stats.norm.ppf([0.025, 0.975])
+    expected = np.quantile(draws, stats.norm.cdf(z0 + z / (1 - a * z)))
+    low, high = boot.interval(lambda params: params.weights[0])
+    assert np.abs(np.array([low, high]) - expected).max() < 0.05 * (expected[1] - expected[0])
+
+
+def test_a_statistic_of_several_parameters(case):
+    boot = bootstrap(MODEL, case.x, case.y, jax.random.key(6), num_replicates=100, l2=0.1)
+
+    def ratio(params):
+        return {"ratio": params.weights[0] / params.weights[1]}
+
+    w = np.asarray(boot.fits.params.weights)
+    low, _ = boot.interval(ratio, method="percentile")
+    assert float(low["ratio"]) == pytest.approx(np.quantile(w[:, 0] / w[:, 1], 0.025))
+    assert "replicates converged" in str(boot)
+
+
+def test_the_jackknife_leaves_each_example_out(case):
+    left_out = jackknife(MODEL, case.x, case.y, weights=case.weights + 1, l2=0.5)
+    for i in (0, 77, 149):
+        weights = (case.weights + 1).at[i].set(0.0)
+        one = jp.fit(MODEL, case.x, case.y, weights=weights, l2=0.5)
+        np.testing.assert_allclose(
+            left_out.fits.params.weights[i], one.params.weights, rtol=1e-7, atol=1e-9
+        )
+    n, values = 150, np.asarray(left_out.fits.params.weights)
+    np.testing.assert_allclose(
+        left_out.standard_error().weights, np.sqrt(n - 1) * values.std(axis=0)
+    )
+    bias = (n - 1) * (values.mean(axis=0) - np.asarray(left_out.fit.params.weights))
+    np.testing.assert_allclose(left_out.bias().weights, bias, rtol=1e-6, atol=1e-12)
+
+
+def test_softmax_replicates():
+    model = softmax.model(3)
+    case = draw(model, 12, n=80)
+    boot = bootstrap(model, case.x, case.y, jax.random.key(7), num_replicates=20, l2=1.0)
+    assert boot.used.all()
+    assert boot.interval().lower.weights.shape == (2, 3)
+
+
+def test_replicates_that_failed_do_not_count():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(14, 1))
+    y = (x[:, 0] + rng.normal(size=14) > 0).astype(int)  # some resamples are separated
+    boot = bootstrap(MODEL, x, y, jax.random.key(8), num_replicates=200)
+    assert 0 < int(boot.used.sum()) < 200
+    assert len(boot.statistics().weights) == int(boot.used.sum())
+    assert len(boot.fits.report().failures) == 200 - int(boot.used.sum())
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "match"),
+    [
+        ({"scheme": "block"}, ValueError, "scheme: expected one of"),
+        ({"num_replicates": 0}, ValueError, "num_replicates: expected at least 1"),
+        ({"key": 0}, TypeError, "key: expected a typed PRNG key"),
+        ({"l2": -1.0}, ValueError, "l2: expected"),
+    ],
+)
+def test_wrong_arguments(case, keywords, error, match):
+    with pytest.raises(error, match=match):
+        bootstrap(MODEL, case.x, case.y, **{"key": jax.random.key(0), **keywords})
+
+
+def test_wrong_arguments_of_an_interval(case):
+    boot = bootstrap(MODEL, case.x, case.y, jax.random.key(9), num_replicates=5, l2=1.0)
+    with pytest.raises(ValueError, match="method: expected one of"):
+        boot.interval(method="t")
+    with pytest.raises(ValueError, match="level: expected"):
+        boot.interval(level=1.0)
+
+
+def test_the_weights_are_drawn_in_the_dtype_of_x():
+    with jax.enable_x64(False):
+        m = multiplicities(jax.random.key(0), 7, scheme="bayesian")
+        assert m.dtype == jnp.float32
