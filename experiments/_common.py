@@ -20,7 +20,10 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-_PACKAGES = ("jax", "jaxlib", "optax", "chex", "numpy", "scipy", "scikit-learn", "statsmodels")
+_PACKAGES = (
+    *("jax", "jaxlib", "optax", "chex", "numpy", "scipy", "scikit-learn", "statsmodels"),
+    *("joblib", "numba", "glmax"),
+)
 _PAGE = 140
 _HERE = Path(__file__).resolve().parent
 

@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 NAMES = [
     *("quickstart", "verify_gradients", "accuracy", "descent", "separation", "benchmark"),
+    "many_fits",
 ]
 
 
@@ -85,3 +89,26 @@ def test_quickstart_on_a_table(tmp_path, monkeypatch):
     assert numbers["status"] == "CONVERGED"
     assert all("ok" in check["verdict"] for check in numbers["derivatives"])
     assert (tmp_path / "quickstart_mine.png").stat().st_size > 10_000
+
+
+PARTS = ["shared", "softmax", "own", "tail", "memory", "compilations"]
+
+
+@pytest.mark.parametrize(
+    "part", ["path", *(pytest.param(p, marks=pytest.mark.slow) for p in PARTS)]
+)
+def test_a_part_of_many_fits(part, tmp_path):
+    # A process of its own: the number of devices is set before JAX is first used.
+    call = [sys.executable, "-m", "experiments.many_fits", "--quick", "--only", part]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [*call, "--out", str(tmp_path)], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    kept = json.loads((tmp_path / "many_fits.json").read_text())["numbers"]
+    assert list(kept) == [part]
+    assert kept[part]["quick"]
+    rows = kept[part]["rows"]
+    assert rows
+    assert all(row["agree"] for row in rows if "peer" in row)
+    assert (tmp_path / "many_fits.png").exists() == ("peer" in rows[0])

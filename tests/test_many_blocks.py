@@ -1,0 +1,248 @@
+"""Lanes in blocks, of any size, over devices, gathered, or stopped: the same fits."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from lanes import assert_close, by_hand, draw_lanes, matrix
+from tolerances import SAME_FIT
+
+import jaxprob as jp
+from jaxprob import Status, fit
+from jaxprob.many import Interrupted, fit_many, schedule
+from jaxprob.models import logistic
+from jaxprob.solvers import newton
+
+LOGISTIC = logistic.model()
+SLOW = pytest.mark.slow
+
+
+def hard(n=40, size=70, seed=0):
+    """Six examples keep the classes from being separated; their weights go from 1 to 0."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2))
+    y = (x[:, 0] > 0).astype(int)
+    y[:6] ^= 1
+    weights = np.ones((size, n))
+    weights[:, :6] = 10.0 ** -rng.uniform(0, 7, (size, 1))
+    weights[::7, :6] = 0
+    return x, y, weights
+
+
+def assert_same_lanes(some, others, atol):
+    """Separated lanes are looked at when their block is, so what they stopped at may differ."""
+    assert some.status.tolist() == others.status.tolist()
+    good = np.flatnonzero(others.status != Status.SEPARATED)
+    assert some.num_steps[good].tolist() == others.num_steps[good].tolist()
+    for a, b in zip(some.params, others.params, strict=True):
+        assert_close(a[good], b[good], atol)
+
+
+@pytest.fixture(scope="module")
+def in_one_call():
+    with jax.enable_x64(True):
+        x, y, weights = hard()
+        return fit_many(LOGISTIC, x, y, weights=weights)
+
+
+def test_lanes_that_need_many_steps(x64, in_one_call):
+    x, y, weights = hard()
+    separated = np.arange(len(weights)) % 7 == 0
+    expected = np.where(separated, Status.SEPARATED, Status.CONVERGED)
+    np.testing.assert_array_equal(in_one_call.status, expected)
+    steps = in_one_call.num_steps[~separated]
+    assert steps.min() <= 3
+    assert steps.max() >= 8  # beyond the steps of a first block
+    for i in np.flatnonzero(~separated):
+        theta, _ = by_hand(LOGISTIC, x, y, weights[i])
+        # Of these gaps of 1e-12, weights of 1e-7 make 1e-6 and less of the parameters.
+        assert_close(matrix(in_one_call.lane(i).params), theta, SAME_FIT["float64"])
+
+
+BLOCKS = {
+    "one lane at a time": {"memory_budget": 1},
+    "blocks of 12": {"memory_budget": 40_000},
+    "blocks in turn": {"_ELEMENTS": 1},
+    "many calls": {"_ELEMENTS": 1, "_CALL_ELEMENTS": 1},
+    "two in turn": {"_ELEMENTS": 400, "_CALL_ELEMENTS": 800, "_LEAST": 1, "_SMALLER": 3},
+}
+
+
+def shapes_of_calls(monkeypatch, **constants):
+    """A list to which each call of a program adds its shape."""
+    shapes, plain = [], schedule.Run._call
+
+    def call(self, program, shape, index, start):
+        shapes.append(shape)
+        return plain(self, program, shape, index, start)
+
+    monkeypatch.setattr(schedule.Run, "_call", call)
+    for name, value in constants.items():
+        monkeypatch.setattr(schedule, name, value)
+    return shapes
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(h, marks=() if h == "blocks of 12" else SLOW) for h in BLOCKS]
+)
+def test_blocks_of_any_size_give_the_same(x64, monkeypatch, in_one_call, how):
+    settings = dict(BLOCKS[how])
+    budget = settings.pop("memory_budget", None)
+    shapes = shapes_of_calls(monkeypatch, **settings)
+    x, y, weights = hard()
+    fits = fit_many(LOGISTIC, x, y, weights=weights, memory_budget=budget)
+    assert all(shape.lanes <= 12 for shape in shapes)
+    # One arithmetic, in whatever company: rounding of 40 terms, at curvatures down to 1e-7.
+    assert_same_lanes(fits, in_one_call, 1e-9)
+
+
+def test_the_steps_of_some_lanes_run_out(x64):
+    x, y, weights = hard(size=8)
+    weights[::7, :6] = 1.0
+    solver = newton(max_steps=3)
+    fits = fit_many(LOGISTIC, x, y, weights=weights, solver=solver)
+    alone = [fit(LOGISTIC, x, y, weights=w, solver=solver) for w in weights]
+    assert fits.status.tolist() == [int(one.status) for one in alone]
+    assert fits.num_steps.tolist() == [int(one.num_steps) for one in alone]
+    assert np.any(fits.status == Status.MAX_STEPS)
+    assert fits.status[0] == Status.CONVERGED
+    assert "raise the solver's max_steps" in str(fits.report())
+
+
+# Programs.
+
+_compiled = []
+
+
+def listen(name, *_, **__):
+    if name == "/jax/core/compile/backend_compile_duration":
+        _compiled.append(name)
+
+
+jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+EVERY = ("x", "y", "weights", "offset", "l2", "init")
+
+
+def num_compiled(call):
+    before = len(_compiled)
+    jax.block_until_ready(call().params)
+    return len(_compiled) - before
+
+
+def test_other_values_of_the_same_shapes_compile_nothing(x64, in_one_call):
+    x, y, weights = hard()
+    other = hard(seed=1)[0][:, ::-1].copy()
+
+    def again():
+        return fit_many(LOGISTIC, x + 0.01 * other, y, weights=np.roll(weights, 5, axis=0))
+
+    assert num_compiled(lambda: fit_many(LOGISTIC, x, y, weights=weights)) == 0
+    assert num_compiled(again) == 0
+    assert np.any(again().params.weights != in_one_call.params.weights)
+    given = draw_lanes(LOGISTIC, EVERY)
+    fit_many(LOGISTIC, **given)
+    for seed in (1, 2):
+        given = draw_lanes(LOGISTIC, EVERY, seed=seed)
+        assert num_compiled(lambda given=given: fit_many(LOGISTIC, **given)) == 0
+
+
+# What the user stops.
+
+
+def interrupted_after(monkeypatch, num_calls):
+    """Ctrl-C once so many calls of programs have been kept."""
+    plain = schedule.Run.go
+
+    def go(self):
+        for k, done in enumerate(plain(self)):
+            if k == num_calls:
+                raise KeyboardInterrupt
+            yield done
+
+    monkeypatch.setattr(schedule.Run, "go", go)
+
+
+def test_an_interrupt_hands_over_the_lanes_that_are_finished(x64, monkeypatch):
+    given = draw_lanes(LOGISTIC, ("weights",), size=20)
+    monkeypatch.setattr(schedule, "_ELEMENTS", 1)
+    monkeypatch.setattr(schedule, "_CALL_ELEMENTS", 1)
+    whole = fit_many(LOGISTIC, **given)
+    interrupted_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit_many(LOGISTIC, **given)
+    assert type(caught.value) is Interrupted
+    fits = caught.value.fits
+    done = np.arange(20) < 14  # two calls of seven lanes
+    assert fits.status.tolist() == np.where(done, Status.CONVERGED, Status.MAX_STEPS).tolist()
+    for name in ("params", "log_likelihood", "gap", "grad_norm"):
+        for a, b in zip(*(jax.tree.leaves(getattr(f, name)) for f in (fits, whole)), strict=True):
+            np.testing.assert_array_equal(a[done], b[done])
+            assert np.all(np.isnan(a[~done]))
+    assert fits.report().counts == {Status.CONVERGED: 14, Status.MAX_STEPS: 6}
+    assert jp.summary(fits.lane(0)).coefficient[0] == whole.params.weights[0, 0]
+
+
+def test_an_interrupt_before_anything_is_finished_is_a_plain_one(x64, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(schedule.Run, "go", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit_many(LOGISTIC, **draw_lanes(LOGISTIC, ("weights",)))
+    assert type(caught.value) is KeyboardInterrupt
+
+
+# Devices.
+
+
+def answers():
+    """What the fits of some lanes are, to the last digit."""
+    x, y, weights = hard(size=33)
+    own = draw_lanes(LOGISTIC, EVERY, size=11)
+    cases = {
+        "shared": fit_many(LOGISTIC, x, y, weights=weights),
+        "own": fit_many(LOGISTIC, **own),
+        "one": fit_many(LOGISTIC, x, y, weights=weights[1:2]),
+    }
+    arrays = ("status", "num_steps", "num_examples", "gap", "log_likelihood")
+    return {
+        name: {key: np.asarray(getattr(fits, key)).tolist() for key in arrays}
+        | {"params": np.column_stack(fits.params).tolist()}
+        for name, fits in cases.items()
+    }
+
+
+def child():
+    """The answers on two devices, as JSON."""
+    num_devices = jp.use_all_cores(2)
+    jax.config.update("jax_enable_x64", True)
+    assert num_devices == len(jax.local_devices()) == 2
+    print(json.dumps(answers()))
+
+
+@pytest.mark.slow
+def test_two_devices(x64):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", __file__], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    two, one = json.loads(done.stdout), answers()
+    for name, expected in one.items():
+        got = two[name]
+        assert got["status"] == expected["status"]
+        good = np.array(expected["status"]) == Status.CONVERGED
+        assert np.sum(good) == {"shared": 28, "own": 11, "one": 1}[name]
+        for key in ("params", "log_likelihood", "num_steps", "num_examples"):
+            a, b = np.array(got[key])[good], np.array(expected[key])[good]
+            assert_close(a, b, 1e-9)  # rounding of 40 terms, at curvatures down to 1e-7
+        assert np.all(np.array(got["gap"])[good] <= 1e-8)
+
+
+if __name__ == "__main__":
+    child()
