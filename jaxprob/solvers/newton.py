@@ -41,7 +41,7 @@ from jaxprob.solvers.problem import Problem
 
 _MANY_MOVES, _MOST_MOVES = 4, 16  # with one Hessian
 _PARAMS_PER_MOVE = 8  # from many moves on, so many parameters are worth one more
-_BEYOND = {"float64": 1e-5, "float32": 1e-2}  # the tolerance: what moves aim at
+_BEYOND = {"float64": 1e-8, "float32": 1e-2}  # the tolerance: what moves aim at
 _GOOD_RATIO = 1 / 4  # of what two moves promise: else the Hessian has changed too much
 _NEAR_ENOUGH = 2  # times the tolerance: a larger decrement promises no bound that is small enough
 _IDLE_STEPS = 4  # without progress, in the objective or in the bound, before a run has stalled
@@ -177,7 +177,8 @@ def _verdict_of_chords(
         moved = new.theta - old.theta
         return certificates.chord_bound(problem, new.theta, new.value, new.grad, moved, factor)
 
-    near = jnp.vdot(new.grad, factor.solve(new.grad)) <= 2 * _NEAR_ENOUGH * enough
+    aim = _NEAR_ENOUGH * _BEYOND[enough.dtype.name] * enough
+    near = jnp.vdot(new.grad, factor.solve(new.grad)) <= aim
     near &= jnp.isfinite(old.value) & is_undecided(old)
     bound = only_if(near, prove, jnp.full_like(new.value, jnp.inf), new)
     is_good = bound <= enough
