@@ -8,7 +8,7 @@ Parts: shared (bootstrap weights over one data matrix, against a pool of scikit-
 softmax (the same with four classes), own (a data matrix for each lane, against loops over
 scikit-learn and statsmodels, against glmax, and against Newton's method written by hand in Numba),
 path (penalties × folds, against LogisticRegressionCV), tail (a few lanes need many more steps than
-the others: the time should follow the sum of the steps), memory (peak of very many lanes),
+the others: the time should follow the sum of the steps), memory (peak of very many resamples),
 compilations.
 
 Times are medians after a warm-up, ours and theirs in turn; peers that take longer than ten seconds
@@ -453,16 +453,16 @@ import jaxprob as jp, jax, numpy as np
 jp.use_all_cores(); jax.config.update("jax_enable_x64", True)
 lanes, n, d, seed = map(int, sys.argv[1:5])
 from experiments.benchmark import logistic_data
-from jaxprob.many import fit_many
+from jaxprob.many import bootstrap
 x, y = logistic_data(n, d, sys.argv[5], seed)
-l2 = np.logspace(-3, 3, lanes).astype(x.dtype)
 def peak():
     with open("/proc/self/status") as file:
         return next(int(l.split()[1]) / 1024 for l in file if l.startswith("VmHWM"))
-jax.block_until_ready(jp.fit(jp.models.logistic.model(), x, y, l2=1.0).params)
+jax.block_until_ready(jp.fit(jp.models.logistic.model(), x, y).params)
 before = peak()
 start = time.perf_counter()
-fits = fit_many(jp.models.logistic.model(), x, y, l2=l2)
+key = jax.random.key(seed)
+fits = bootstrap(jp.models.logistic.model(), x, y, key, num_replicates=lanes).fits
 jax.block_until_ready(fits)
 seconds = time.perf_counter() - start
 results = sum(a.nbytes for a in jax.tree.leaves(fits)) / 2**20
@@ -472,7 +472,7 @@ print(before, peak(), results, seconds, healthy)
 
 
 def memory_part(context: Context) -> list[dict]:
-    """Peak memory of very many lanes, as many penalties, in a process of its own.
+    """Peak memory of very many resamples, whose weights are made on the way, in its own process.
 
     VmHWM and not ru_maxrss, which a process inherits from the one that started it.
     """
@@ -483,7 +483,7 @@ def memory_part(context: Context) -> list[dict]:
         before, peak, results, seconds, healthy = map(float, out.split())
         rows.append(
             {
-                "data": f"{lanes:,} penalties, {n:,} × {d}",
+                "data": f"{lanes:,} resamples, {n:,} × {d}",
                 "dtype": dtype,
                 "peak before, MiB": before,
                 "peak, MiB": peak,
