@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -63,6 +64,7 @@ def test_lanes_that_need_many_steps(x64, in_one_call):
 
 
 BLOCKS = {
+    "many sizes": {"_ELEMENTS": 1, "_CALL_ELEMENTS": 1, "_LEAST": 3, "_SMALLER": 2},
     "one lane at a time": {"memory_budget": 1},
     "a small budget": {"memory_budget": 40_000},
     "blocks in turn": {"_ELEMENTS": 1},
@@ -246,3 +248,10 @@ def test_two_devices(x64):
 
 if __name__ == "__main__":
     child()
+
+
+def test_gathered_lanes_keep_their_own_data():
+    run = SimpleNamespace(dtype="float64")
+    for index in ([30, 33, 32], [4, 3, 2], [5, 6, 7], [9, 2]):
+        taken = schedule.Run._take(run, "weights", np.arange(50.0), np.array(index), 3)
+        assert taken.tolist() == index + index[-1:] * (3 - len(index))

@@ -187,7 +187,7 @@ class Run:
 
     def _take(self, name: str, a: Any, index: np.ndarray, size: int) -> Any:
         """The lanes of one array, the last one repeated to fill the block."""
-        whole = len(index) == size and index[-1] - index[0] == size - 1
+        whole = len(index) == size and bool(np.all(np.diff(index) == 1))
         taken = a[index[0] : index[0] + size] if whole else a[_padded(index, size)]
         if name == "y":
             return taken.astype(np.int32)
