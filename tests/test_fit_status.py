@@ -280,3 +280,13 @@ def test_class_absent_comes_before_separated_and_singular(dtype):
 def test_separated_comes_before_singular(dtype):
     x = np.hstack([COMPLETE, COMPLETE[:, :1]]).astype(dtype)
     assert_status(fit(LOGISTIC, x, SIDES), Status.SEPARATED)
+
+
+def test_quasi_separation_is_found_after_moves_with_one_hessian(x64):
+    x = [[0.851, 0], [0.333, 0], [-0.458, 0], [-0.783, 0], [-0.154, 1], [0.645, 2], [-0.482, 0]]
+    x += [[0.838, 1], [1.039, 0], [1.61, 0], [-0.141, 1], [0.167, 1], [-0.017, 2], [-0.663, 1]]
+    x += [[-0.644, -1]]
+    y = [0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 0]
+    result = fit(logistic.model(), x, y)
+    assert result.status == Status.SEPARATED
+    assert result.num_steps < 10

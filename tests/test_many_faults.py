@@ -88,9 +88,11 @@ def test_the_direction_of_each_separated_lane_is_proved(faulty):
         z = np.hstack([x[i], np.ones((len(x[i]), 1))]).astype(float) @ v
         margins = np.where(y[i] == 1, z, -z)
         eps = np.finfo(x.dtype).eps
-        assert np.min(margins) >= -1024 * eps * (1 + np.max(np.abs(x[i])))
+        rounding = 1024 * eps * (1 + np.max(np.abs(x[i])))
+        assert np.min(margins) >= -rounding
         assert np.max(margins) > np.sqrt(eps)
-        assert (np.min(margins) > 0) == (i in COMPLETE)
+        # A direction may touch a row also where another one would clear all of them.
+        assert i in COMPLETE or np.min(margins) <= rounding
         alone = x[i, :, 2] == 1
         assert i in COMPLETE or np.min(margins[alone]) > np.sqrt(eps)
 

@@ -51,7 +51,8 @@ class Memory(NamedTuple):
     """Newton's own: the factor of the last Hessian, what it promised, and idle steps."""
 
     factor: Factor
-    decrement: Array  # (), gᵀH⁻¹g / 2 where the Hessian is from
+    newton_step: Array  # (p,), -H⁻¹g where the Hessian is from
+    decrement: Array  # (), gᵀH⁻¹g / 2 there
     idle: Array  # () for how many steps nothing improved
 
 
@@ -73,7 +74,8 @@ class Newton:
     def init(self, problem: Problem, fixed: None, theta: Array) -> State:
         """No step, from an unknown value: step 0 goes nowhere and finds it."""
         infinite = jnp.asarray(jnp.inf, theta.dtype)
-        return blank(theta, Memory(no_factor(theta), infinite, jnp.zeros((), jnp.int32)))
+        nothing, zero = jnp.zeros_like(theta), jnp.zeros((), jnp.int32)
+        return blank(theta, Memory(no_factor(theta), nothing, infinite, zero))
 
     def start(self, problem: Problem, fixed: None, theta: Array) -> tuple[State, int]:
         """The state after steps 0 and 1: for lanes that share where they start."""
@@ -91,13 +93,14 @@ class Newton:
         """The Hessian here, and what it proves."""
         hess = problem.hess(state.theta)
         factor = factorise(hess, is_undecided(state))
-        decrement = jnp.vdot(state.grad, factor.solve(state.grad)) / 2
+        step = -factor.solve(state.grad)
+        decrement = -jnp.vdot(state.grad, step) / 2
         at = Point(state.theta, state.value, state.grad, hess, jnp.zeros((), bool))
         evidence = _verdict(problem, at, factor, self.tol, decrement)
         is_idle = state.memory.idle >= _IDLE_STEPS
         stuck = is_idle & ~(decrement < state.memory.decrement / 2)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        return evidence, Memory(factor, decrement, state.memory.idle)
+        return evidence, Memory(factor, step, decrement, state.memory.idle)
 
     def _moved(self, problem: Problem, state: State, seen: tuple[Evidence, Memory]) -> State:
         """The state after the moves, and what is proved there by the same Hessian."""
@@ -113,8 +116,8 @@ class Newton:
         return State(new.theta, new.value, new.grad, evidence, memory)
 
     def newton_step(self, state: State) -> Array:
-        """The next step."""
-        return -state.memory.factor.solve(state.grad)
+        """The one at the last Hessian: a chord says nothing of what moves for ever."""
+        return state.memory.newton_step
 
     def finish(self, problem: Problem, fixed: None, state: State) -> State:
         """Take the step that proved convergence: it squares the error, for one more pass.
@@ -214,10 +217,11 @@ def judge(problem: Problem, result: Result, tol: Array | float | None) -> Eviden
     """What the exact Hessian proves where a run ended, its own verdict where that is nothing."""
     hess = problem.hess(result.theta)
     factor = factorise(hess)
-    decrement = jnp.vdot(result.grad, factor.solve(result.grad)) / 2
+    step = -factor.solve(result.grad)
+    decrement = -jnp.vdot(result.grad, step) / 2
     at = Point(result.theta, result.value, result.grad, hess, jnp.ones((), bool))
     evidence = _verdict(problem, at, factor, tol, decrement)
-    state = State(*at[:3], evidence, Memory(factor, decrement, jnp.zeros((), jnp.int32)))
+    state = State(*at[:3], evidence, Memory(factor, step, decrement, jnp.zeros((), jnp.int32)))
     state = checked(state, lacks_class(problem))
     solver = newton(tol=tol)
     doubtful = is_doubtful(solver, problem, state)
