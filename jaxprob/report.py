@@ -95,9 +95,7 @@ def report(fits: Any) -> Report:
     """
     status = np.atleast_1d(np.asarray(fits.status)).ravel()
     names = parameter_names(fits.params, fits.feature_names, batch=np.ndim(fits.status))
-    directions = np.concatenate(
-        [np.reshape(leaf, (len(status), -1)) for leaf in jax.tree.leaves(fits.direction)], axis=1
-    )
+    directions = flat_params(fits.direction, batch=np.ndim(fits.status))
     failures = tuple(
         Failure(int(i), Status(int(status[i])), _reason(status[i], directions[i], names))
         for i in np.flatnonzero(status != Status.CONVERGED)
@@ -144,6 +142,26 @@ def running_off(direction: np.ndarray, names: tuple[str, ...]) -> list[str]:
     shown = [f"{names[i]} → {'+' if direction[i] > 0 else '-'}∞" for i in moving[:_SHOWN_NAMES]]
     more = len(moving) - len(shown)
     return shown + ([f"and {more} more"] if more else [])
+
+
+def flat_params(params: Any, *, batch: int = 1) -> np.ndarray:
+    """The parameters of many fits as a matrix, in the order of `jax.flatten_util.ravel_pytree`.
+
+    Args:
+        params: of many fits, or of one.
+        batch: how many leading axes are lanes.
+
+    Returns:
+        (B, p), of one row for one fit.
+
+    Example:
+        >>> from jaxprob.models.logistic import Params
+        >>> flat_params(Params(np.ones((2, 3)), np.zeros(2))).tolist()
+        [[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
+    """
+    leaves = [np.asarray(a) for a in jax.tree.leaves(params)]
+    size = math.prod(leaves[0].shape[:batch])
+    return np.concatenate([a.reshape(size, -1) for a in leaves], axis=1)
 
 
 def parameter_names(

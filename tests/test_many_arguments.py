@@ -20,8 +20,8 @@ EVERY = ("x", "y", "weights", "offset", "l2")
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def given(*own, model=LOGISTIC, **changes):
-    return draw_lanes(model, own) | changes
+def given(*own, model=LOGISTIC, dtype="float64", **changes):
+    return draw_lanes(model, own, dtype=dtype) | changes
 
 
 def assert_same_params(some, others):
@@ -76,6 +76,29 @@ def test_lists_frames_and_integers_are_taken():
     assert fits.feature_names == ("0", "1")
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int64", "bool"])
+def test_own_features_that_are_no_floats(dtype):
+    args = given("x", "y", "weights")
+    args["x"] = (args["x"] > 0).astype(dtype)
+    expected = fit_many(LOGISTIC, **args | {"x": args["x"].astype("float64")})
+    fits = fit_many(LOGISTIC, **args)
+    assert_same_params(fits, expected)
+    alone = fit(LOGISTIC, **lane(args, ("x", "y", "weights"), 1))
+    assert_close(fits.lane(1).information, alone.information, EIGHT_DIGITS)
+
+
+def test_penalties_beyond_float32():
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"l2: .* within float32, got 1e\+"):
+        fit_many(LOGISTIC, **given(dtype="float32", l2=[1.0, 1e300]))
+
+
+def test_concrete_arrays_while_something_else_is_traced():
+    args = given("weights")
+    expected = fit_many(LOGISTIC, **args).params.bias
+    got = jax.jit(lambda a: a * fit_many(LOGISTIC, **args).params.bias)(2.0)
+    np.testing.assert_allclose(got, 2 * expected, rtol=1e-12)
+
+
 def test_labels_of_any_dtype():
     args = given("x", "y")
     expected = fit_many(LOGISTIC, **args)
@@ -103,6 +126,9 @@ def test_a_shared_start():
     assert np.all(fits.num_steps > 0)
     for a, b in zip(fits.params, expected.params, strict=True):
         assert_close(a, b, EIGHT_DIGITS)
+    behind = jax.tree.map(lambda a: np.moveaxis(a, 0, -1), args["init"])
+    moved = fit_many(LOGISTIC, **args | {"init": behind}, in_axes={"init": -1})
+    assert_same_params(moved, expected)
     again = fit_many(LOGISTIC, **args | {"init": fits.params})
     assert np.all(again.num_steps <= 1)
 
@@ -178,6 +204,14 @@ BAD = {
         given("y", weights=np.ones(N), in_axes={"weights": 0}),
         r"weights: expected shape \(n,\) with a lane axis, got \(60,\)",
     ),
+    "axis of a scalar": (
+        given("y", l2=1.0, in_axes={"l2": 0}),
+        r"l2: expected shape \(\) with a lane axis, got \(\)",
+    ),
+    "axis of a matrix": (
+        given(l2=np.ones((2, 2)), in_axes={"l2": 0}),
+        r"l2: expected shape \(\) with a lane axis, got \(2, 2\)",
+    ),
     "no budget": (
         given("y", memory_budget=0),
         "memory_budget: expected a positive number",
@@ -219,6 +253,8 @@ INITS = {
     "no bias": logistic.Params(np.zeros((B, D)), None),
     "another tree": {"weights": np.zeros((B, D)), "bias": np.zeros(B)},
     "no numbers": logistic.Params("start", 0.0),
+    "text": logistic.Params(np.array(["1"] * D), 0.0),
+    "complex numbers": logistic.Params(np.full(D, 1j), 0.0),
 }
 
 
@@ -243,6 +279,8 @@ def test_as_many_starts_as_lanes():
         ({"weights": np.full((B, N), "1")}, "weights: expected numbers"),
         ({"x": np.full((B, N, D), 1j)}, "x: expected real numbers"),
         ({"l2": [1.0], "solver": "newton"}, "solver: expected one of jaxprob.solvers"),
+        ({"l2": [1.0], "in_axes": {"x": "0"}}, "in_axes: expected a number or None for x"),
+        ({"l2": [1.0], "memory_budget": "1"}, "memory_budget: expected a number of bytes"),
     ],
 )
 def test_arguments_of_the_wrong_type(changes, message):

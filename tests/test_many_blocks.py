@@ -14,6 +14,7 @@ from tolerances import SAME_FIT
 import jaxprob as jp
 from jaxprob import Status, fit
 from jaxprob.many import Interrupted, fit_many, schedule
+from jaxprob.many.arguments import make_lanes
 from jaxprob.models import logistic
 from jaxprob.solvers import newton
 
@@ -185,6 +186,7 @@ def test_an_interrupt_hands_over_the_lanes_that_are_finished(x64, monkeypatch):
         for a, b in zip(*(jax.tree.leaves(getattr(f, name)) for f in (fits, whole)), strict=True):
             np.testing.assert_array_equal(a[done], b[done])
             assert np.all(np.isnan(a[~done]))
+    assert fits.num_steps[~done].tolist() == fits.num_examples[~done].tolist() == [0] * 6
     assert fits.report().counts == {Status.CONVERGED: 14, Status.MAX_STEPS: 6}
     assert jp.summary(fits.lane(0)).coefficient[0] == whole.params.weights[0, 0]
 
@@ -251,7 +253,10 @@ if __name__ == "__main__":
 
 
 def test_gathered_lanes_keep_their_own_data():
-    run = SimpleNamespace(dtype="float64")
+    lanes = draw_lanes(LOGISTIC, ("weights",), size=50)
+    lanes, _ = make_lanes(LOGISTIC, lanes | {"offset": None, "l2": None, "l1": None})
+    run = SimpleNamespace(lanes=lanes)
     for index in ([30, 33, 32], [4, 3, 2], [5, 6, 7], [9, 2]):
-        taken = schedule.Run._take(run, "weights", np.arange(50.0), np.array(index), 3)
-        assert taken.tolist() == index + index[-1:] * (3 - len(index))
+        taken = schedule.Run._take(run, "weights", np.array(index), 3)
+        padded = index + index[-1:] * (3 - len(index))
+        np.testing.assert_array_equal(taken, lanes.own["weights"][padded])

@@ -1,8 +1,14 @@
 """Many fits in one call."""
 
 from jaxprob.many.fitting import fit_many as fit_many
+from jaxprob.many.folds import folds as folds
+from jaxprob.many.path import Path as Path
+from jaxprob.many.path import path as path
+from jaxprob.many.path import penalties as penalties
 from jaxprob.many.resampling import Bootstrap as Bootstrap
 from jaxprob.many.resampling import Jackknife as Jackknife
 from jaxprob.many.resampling import bootstrap as bootstrap
 from jaxprob.many.resampling import jackknife as jackknife
 from jaxprob.many.running import Interrupted as Interrupted
+from jaxprob.many.validation import CrossValidation as CrossValidation
+from jaxprob.many.validation import cross_validate as cross_validate

@@ -42,11 +42,12 @@ def make_lanes(
     for name, ndim in axes.items():
         axis = _lane_axis(name, given[name], ndim, in_axes)
         if axis is not None:
-            if ndim == 0:
-                own[name] = _check_penalties(name, given[name])
-                continue
             shape = f"{_SHAPES[name]} with a lane axis"
-            array = check_array(name, given[name], shape=shape, ndim=ndim + 1)
+            if ndim == 0:
+                own[name] = _numbers(name, given[name], shape)
+                continue
+            value = _as_labels(given[name]) if name == "y" else given[name]
+            array = check_array(name, value, shape=shape, ndim=ndim + 1)
             own[name] = _in_front(array, axis)
     shared = {name: value for name, value in given.items() if name not in own}
     sizes = {name: len(a) for name, a in own.items()}
@@ -73,11 +74,9 @@ def make_lanes(
     penalties = {}
     for name in ("l2", "l1"):
         if name in own:
-            own[name] = own[name].astype(dtype)
+            own[name] = _check_penalties(name, own[name], dtype)
         elif shared[name] is not None:
             penalties[name] = check_scalar(name, shared[name], dtype=dtype)
-    if "y" in own:
-        own["y"] = _as_labels(own["y"])
     rows = Rows(
         None if "x" in own else data.x,  # pyright: ignore[reportArgumentType]
         None if "y" in own else data.y,  # pyright: ignore[reportArgumentType]
@@ -94,7 +93,7 @@ def make_lanes(
             f"got shape {x.shape}"
         )
     if init is not None:
-        theta = _check_init(whole, init)
+        theta = _check_init(whole, init, in_axes)
         own["theta"] = theta
         if theta.ndim == 2:
             sizes["init"] = len(theta)
@@ -128,15 +127,23 @@ def _lane_axis(name: str, value: Any, ndim: int, in_axes: Mapping[str, int | Non
     if value is None:
         return None
     if name in in_axes:
-        axis = in_axes[name]
-        if axis is not None and not -ndim - 1 <= axis <= ndim:
-            raise ValueError(f"in_axes: expected an axis of {name} below {ndim + 1}, got {axis}")
-        return axis
+        return _checked_axis(name, ndim, in_axes[name])
     try:
         have = value.ndim if hasattr(value, "ndim") else np.ndim(value)
     except ValueError:
         return None  # ragged: the check of a shared argument says so
     return 0 if have == ndim + 1 else None
+
+
+def _checked_axis(name: str, ndim: int, axis: Any) -> int | None:
+    """The axis that the user named, of an argument that has so many without it."""
+    if axis is None:
+        return None
+    if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+        raise TypeError(f"in_axes: expected a number or None for {name}, got {axis!r}")
+    if not -ndim - 1 <= axis <= ndim:
+        raise ValueError(f"in_axes: expected an axis of {name} below {ndim + 1}, got {axis}")
+    return int(axis)
 
 
 def _in_front(array: Any, axis: int) -> Any:
@@ -148,14 +155,23 @@ def _in_front(array: Any, axis: int) -> Any:
     return np.asarray(array) if on_cpu else array
 
 
-def _check_penalties(name: str, values: Any) -> np.ndarray:
+def _numbers(name: str, values: Any, shape: str) -> np.ndarray:
     host = np.asarray(values)
     if host.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got dtype {host.dtype}")
-    bad = host[~(np.isfinite(host) & (host >= 0))]
-    if len(bad):
-        raise ValueError(f"{name}: expected finite numbers of at least 0, got {bad[0]}")
+    if host.ndim != 1:
+        raise ValueError(f"{name}: expected shape {shape}, got {host.shape}")
     return host
+
+
+def _check_penalties(name: str, host: np.ndarray, dtype: Any) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        cast = host.astype(dtype)
+    bad = host[~(np.isfinite(cast) & (host >= 0))]
+    if len(bad):
+        within = f" within {np.dtype(dtype).name}" if np.isfinite(bad[0]) and bad[0] > 0 else ""
+        raise ValueError(f"{name}: expected finite numbers of at least 0{within}, got {bad[0]}")
+    return cast
 
 
 def _check_own_offset(model: Model, offset: Any) -> None:
@@ -172,7 +188,12 @@ def _check_own_offset(model: Model, offset: Any) -> None:
 
 def _as_labels(y: Any) -> Any:
     """Labels as int32, what is none of them as -1, which is out of range."""
-    y = np.asarray(y)
+    try:
+        y = np.asarray(y)
+    except ValueError:
+        return y  # ragged: the check of arrays says so
+    if y.dtype.kind not in "biuf":
+        return y
     if y.dtype.kind in "bu" or y.dtype == np.int32:
         return y.astype(np.int32) if y.dtype.itemsize < 4 or y.dtype.kind == "i" else _clipped(y)
     if y.dtype.kind == "f":
@@ -186,22 +207,34 @@ def _clipped(y: np.ndarray) -> np.ndarray:
     return np.where((y >= 0) & (y <= most), y, -1).astype(np.int32)
 
 
-def _check_init(problem: Problem, init: Any) -> np.ndarray:
+def _check_init(problem: Problem, init: Any, in_axes: Mapping[str, int | None]) -> np.ndarray:
     """(p,) or (B, p) from parameters, checked against what the model expects."""
     template = problem.template()
     shapes = jax.tree.map(lambda leaf: leaf.shape, template)
     try:
-        leaves = jax.tree.map(lambda t, a: np.asarray(a, t.dtype), template, init)
+        leaves = jax.tree.map(lambda t, a: _reals(a).astype(t.dtype), template, init)
     except (ValueError, TypeError) as error:
         raise ValueError(f"init: expected parameters of shapes {shapes}, got {init!r}") from error
     pairs = list(zip(jax.tree.leaves(template), jax.tree.leaves(leaves), strict=True))
-    if all(a.shape == t.shape for t, a in pairs):
+    axis = None
+    if any(a.ndim > t.ndim for t, a in pairs) or "init" in in_axes:
+        axes = {t.ndim: _checked_axis("init", t.ndim, in_axes.get("init", 0)) for t, _ in pairs}
+        axis = next(iter(axes.values()))
+    if axis is None and all(a.shape == t.shape for t, a in pairs):
         return np.concatenate([np.ravel(a) for _, a in pairs])
-    if all(a.shape[1:] == t.shape and a.ndim == len(t.shape) + 1 for t, a in pairs):
-        counts = {len(a) for _, a in pairs}
-        if len(counts) == 1:
-            return np.concatenate([a.reshape(len(a), -1) for _, a in pairs], axis=1)
+    if axis is not None and all(a.ndim == t.ndim + 1 for t, a in pairs):
+        moved = [(t, np.moveaxis(a, axis, 0)) for t, a in pairs]
+        same = len({len(a) for _, a in moved}) == 1
+        if same and all(a.shape[1:] == t.shape for t, a in moved):
+            return np.concatenate([a.reshape(len(a), -1) for _, a in moved], axis=1)
     got = jax.tree.map(np.shape, leaves)
     raise ValueError(
         f"init: expected parameters of shapes {shapes}, or with a lane axis, got {got}"
     )
+
+
+def _reals(a: Any) -> np.ndarray:
+    a = np.asarray(a)
+    if a.dtype.kind not in "iuf":
+        raise TypeError(f"expected real numbers, got {a.dtype}")
+    return a

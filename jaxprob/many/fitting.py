@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 
 from jaxprob.fit import Fit
 from jaxprob.many.arguments import make_lanes
@@ -82,6 +82,7 @@ def fit_many(
         raise TypeError(
             "fit_many: expected concrete arrays, got a tracer; inside jit use jax.vmap(jaxprob.fit)"
         )
-    lanes, names = make_lanes(model, given, init, in_axes)
-    solver = default_solver(lanes) if solver is None else solver
-    return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)
+    with eval_context():  # concrete arrays are fitted also while something else is traced
+        lanes, names = make_lanes(model, given, init, in_axes)
+        solver = default_solver(lanes) if solver is None else solver
+        return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)

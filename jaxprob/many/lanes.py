@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxprob.compilation import eager_jit
 from jaxprob.data import violations
 from jaxprob.fit import outcome_of
-from jaxprob.models.base import Bind, Status
+from jaxprob.models.base import Bind, Evidence, Status
 from jaxprob.numerics.control import only_if
 from jaxprob.solvers.driver import (
     Result,
@@ -51,7 +52,42 @@ class Lanes(NamedTuple):
     size: int
     """B."""
     draw: Bind | None = None
-    """(base, own of one lane) -> its parts by name; those in `own` as they are where None."""
+    """(base, extra, own of one lane) -> its parts by name; `own` as it is where None."""
+    extra: Any = None
+    """Arrays that `draw` needs for all lanes."""
+
+    @property
+    def dtype(self) -> Any:
+        """In which dtype the lanes are fitted, also where features are integers."""
+        dtype = self.own["x"].dtype if "x" in self.own else self.base.data.x.dtype
+        return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+
+    def take(self, name: str, index: Any) -> Any:
+        """Entries of one of the arrays, in the dtype that the problems have."""
+        taken = self.own[name][index]
+        if name == "y":
+            return taken.astype(np.int32)
+        is_number = self.draw is None or taken.dtype.kind == "f"
+        return taken.astype(self.dtype) if is_number else taken
+
+    def problem(self, i: int) -> Problem:
+        """The problem of one lane."""
+        own = {name: jnp.asarray(self.take(name, i)) for name in self.own}
+        if self.draw is not None:
+            own = self.draw(self.base, self.extra, own)
+        return with_parts(self.base, own)
+
+    @property
+    def common(self) -> "Common":
+        """What all lanes share."""
+        return Common(self.base, self.extra)
+
+
+class Common(NamedTuple):
+    """What all lanes share: of their problems, and for drawing these."""
+
+    base: Problem
+    extra: Any
 
 
 class Progress(NamedTuple):
@@ -124,9 +160,10 @@ class _Batch(NamedTuple):
 
 
 def _batch(
-    draw: Bind | None, base: Problem, own: Mapping[str, Array], start: Array | None
+    draw: Bind | None, common: Common, own: Mapping[str, Array], start: Array | None
 ) -> _Batch:
-    parts = dict(own) if draw is None else jax.vmap(draw, in_axes=(None, 0))(base, own)
+    base = common.base
+    parts = dict(own) if draw is None else jax.vmap(draw, in_axes=(None, None, 0))(*common, own)
     starts = parts.pop("theta", None)
     problems = with_parts(base, parts)
     none = jax.tree.map(lambda _: None, base)
@@ -137,11 +174,11 @@ def _batch(
 
 
 def _first(
-    solver: Solver, draw: Bind | None, base: Problem, own: Any, start: Array | None, live: Array
+    solver: Solver, draw: Bind | None, common: Common, own: Any, start: Array | None, live: Array
 ) -> Block:
     """Start the lanes of a block, and go on until few are left."""
-    batch = _batch(draw, base, own, start)
-    begin = getattr(solver, "start", None)
+    batch = _batch(draw, common, own, start)
+    begin = getattr(solver, "start", None) if solver.max_steps > 0 else None
 
     def look(problem: Problem, theta: Array | None) -> tuple[Any, Progress]:
         theta = problem.start() if theta is None else theta
@@ -166,10 +203,10 @@ def _first(
 
 
 def _rest(
-    solver: Solver, draw: Bind | None, base: Problem, own: Any, progress: Progress, live: Array
+    solver: Solver, draw: Bind | None, common: Common, own: Any, progress: Progress, live: Array
 ) -> Block:
     """Go on with lanes gathered from several blocks."""
-    batch = _batch(draw, base, own, None)
+    batch = _batch(draw, common, own, None)
     fixed, _ = batch.map(solver.prepare, progress.state.theta)
     return _go_on(solver, batch, fixed, progress, live)
 
@@ -206,9 +243,11 @@ def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: 
         if solver.needs_proof:
             unproved = ~goes_on & is_unproved(last.evidence)
             tol = getattr(solver, "tol", None)
-            proof = only_if(
-                unproved, lambda result: judge(problem, result, tol), last.evidence, result
-            )
+
+            def prove(result: Result, needed: Array) -> Evidence:
+                return judge(problem, result, tol, needed)
+
+            proof = only_if(unproved, prove, last.evidence, result, unproved)
             result = result._replace(evidence=proof)
         made, evidence = outcome_of(problem, result), result.evidence
         found = Found(
@@ -227,11 +266,11 @@ def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: 
 
 
 def _seek(
-    solver: Solver, draw: Bind | None, base: Problem, own: Any, progress: Progress, live: Array
+    solver: Solver, draw: Bind | None, common: Common, own: Any, progress: Progress, live: Array
 ) -> Progress:
     """Look for directions of separation."""
     del live
-    batch = _batch(draw, base, own, None)
+    batch = _batch(draw, common, own, None)
 
     def one(problem: Problem, progress: Progress) -> Progress:
         return progress._replace(state=seek(solver, problem, progress.state))
@@ -257,7 +296,7 @@ def _laid_out(
     solver: Solver,
     draw: Bind | None,
     shape: Shape,
-    base: Problem,
+    common: Common,
     own: Any,
     start: Any,
     live: Array,
@@ -266,8 +305,8 @@ def _laid_out(
 ) -> Any:
     """Run a program on each block of lanes: the blocks of a device in turn."""
 
-    def on_device(base: Problem, own: Any, start: Any, live: Array) -> Any:
-        run = partial(program, solver, draw, base)
+    def on_device(common: Common, own: Any, start: Any, live: Array) -> Any:
+        run = partial(program, solver, draw, common)
         lanes = (own, start, live) if own_start else (own, live)
         call = run if own_start else lambda own, live: run(own, start, live)
         if shape.turns == 1:
@@ -277,7 +316,7 @@ def _laid_out(
         return jax.tree.map(lambda a: a.reshape(shape.turns * shape.lanes, *a.shape[2:]), out)
 
     if shape.devices == 1:
-        return on_device(base, own, start, live)
+        return on_device(common, own, start, live)
     lanes, everywhere = PartitionSpec("lanes"), PartitionSpec()
     return jax.shard_map(
         on_device,
@@ -285,7 +324,7 @@ def _laid_out(
         in_specs=(everywhere, lanes, lanes if own_start else everywhere, lanes),
         out_specs=lanes,
         check_vma=False,
-    )(base, own, start, live)
+    )(common, own, start, live)
 
 
 def mesh_of(num_devices: int) -> Mesh:
@@ -297,7 +336,7 @@ def mesh_of(num_devices: int) -> Mesh:
 @partial(eager_jit, static_argnames=["draw", "shape"])
 def first(
     solver: Solver,
-    base: Problem,
+    common: Common,
     own: Any,
     start: Array | None,
     live: Array,
@@ -306,13 +345,13 @@ def first(
     shape: Shape,
 ) -> Block:
     """Start lanes that share where they start, or have it among their parts as "theta"."""
-    return _laid_out(_first, solver, draw, shape, base, own, start, live, own_start=False)
+    return _laid_out(_first, solver, draw, shape, common, own, start, live, own_start=False)
 
 
 @partial(eager_jit, static_argnames=["draw", "shape"])
 def rest(
     solver: Solver,
-    base: Problem,
+    common: Common,
     own: Any,
     progress: Progress,
     live: Array,
@@ -321,13 +360,13 @@ def rest(
     shape: Shape,
 ) -> Block:
     """Go on with lanes that were handed back."""
-    return _laid_out(_rest, solver, draw, shape, base, own, progress, live, own_start=True)
+    return _laid_out(_rest, solver, draw, shape, common, own, progress, live, own_start=True)
 
 
 @partial(eager_jit, static_argnames=["draw", "shape"])
 def proofs(
     solver: Solver,
-    base: Problem,
+    common: Common,
     own: Any,
     progress: Progress,
     live: Array,
@@ -336,4 +375,4 @@ def proofs(
     shape: Shape,
 ) -> Progress:
     """Look whether lanes in doubt are separated."""
-    return _laid_out(_seek, solver, draw, shape, base, own, progress, live, own_start=True)
+    return _laid_out(_seek, solver, draw, shape, common, own, progress, live, own_start=True)

@@ -24,10 +24,11 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.fit import Fit, fit
+from jaxprob.many.keys import check_key
 from jaxprob.many.lanes import Lanes
 from jaxprob.many.running import default_solver, run
 from jaxprob.models.base import Bind, Model, Status
-from jaxprob.report import parameter_names
+from jaxprob.report import flat_params, parameter_names
 from jaxprob.sensitivity import influence
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Problem, Rows
@@ -121,8 +122,7 @@ class Bootstrap:
             raise ValueError(f"fits: expected some that converged, got\n{self.fits.report()}")
         statistic = _itself if statistic is None else statistic
         here, back = ravel_pytree(statistic(self.fit.params))
-        leaves = jax.tree.leaves(self.statistics(statistic))
-        draws = np.concatenate([np.reshape(a, (len(a), -1)) for a in leaves], axis=1)
+        draws = flat_params(self.statistics(statistic))
         estimate = np.asarray(here)
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         if method == "bca":
@@ -241,8 +241,7 @@ def bootstrap(
         raise ValueError(f"scheme: expected one of {SCHEMES}, got {scheme!r}")
     if num_replicates < 1:
         raise ValueError(f"num_replicates: expected at least 1, got {num_replicates}")
-    if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key: expected a typed PRNG key, such as jax.random.key(0), got {key!r}")
+    check_key(key)
     base = fit(model, x, y, weights=weights, offset=offset, l2=l2, l1=l1, solver=solver)
     keys = np.asarray(jax.random.key_data(jax.random.split(key, num_replicates)))
     draw = Bind(_multiplied, scheme=scheme, impl=str(jax.random.key_impl(key)))
@@ -313,7 +312,7 @@ def _poisson_cdf(dtype: Any) -> np.ndarray:
 
 
 def _multiplied(
-    base: Problem, own: dict[str, Array], *, scheme: str, impl: str
+    base: Problem, extra: None, own: dict[str, Array], *, scheme: str, impl: str
 ) -> dict[str, Array]:
     """The weights of one replicate."""
     key = jax.random.wrap_key_data(own["key"], impl=impl)
@@ -402,7 +401,7 @@ def jackknife(
     return Jackknife(base, _resampled(base, lanes, solver, memory_budget, progress))
 
 
-def _without(base: Problem, own: dict[str, Array]) -> dict[str, Array]:
+def _without(base: Problem, extra: None, own: dict[str, Array]) -> dict[str, Array]:
     """The weights without one example."""
     there = jnp.arange(base.data.x.shape[0]) != own["left_out"]
     return {"weights": jnp.where(there, base.example_weights(), 0.0)}

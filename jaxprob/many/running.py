@@ -23,23 +23,20 @@ _WORTH_A_FIT = 32  # lanes, from which on a fit of their mean is made
 
 
 class LanesSource(NamedTuple):
-    """What many fits were made from, kept by reference."""
+    """What many fits were made from, kept by reference: not to be changed in place."""
 
     lanes: Lanes
 
     def lane(self, i: int) -> Source:
         """What one of them was made from."""
-        own = {name: jnp.asarray(a[i]) for name, a in self.lanes.own.items()}
-        base = self.lanes.base
-        parts = own if self.lanes.draw is None else self.lanes.draw(base, own)
-        problem = with_parts(base, parts)
+        problem = self.lanes.problem(i)
         return Source(problem.model, *problem.data)
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during `fit_many`: `fits` holds the lanes that were finished.
 
-    The others have status MAX_STEPS, and NaN for everything else.
+    The others have status MAX_STEPS, counts of zero, and NaN for everything else.
     """
 
     def __init__(self, fits: Fit) -> None:
@@ -72,10 +69,8 @@ def run(
         memory_budget: bytes that a block of lanes may take.
         progress: whether to show a progress bar.
     """
-    if memory_budget is not None and memory_budget < 1:
-        raise ValueError(f"memory_budget: expected a positive number of bytes, got {memory_budget}")
-    budget = default_budget() if memory_budget is None else memory_budget
-    problem = one_lane(lanes)
+    budget = default_budget() if memory_budget is None else _check_budget(memory_budget)
+    problem = lanes.problem(0)
     check_solver(solver, problem)
     if start is None and "theta" not in lanes.own:
         start = _common_start(lanes)
@@ -91,6 +86,14 @@ def run(
         raise Interrupted(_fit(lanes, problem, work.found, feature_names)) from None
     assert work.found is not None  # there is at least one lane
     return _fit(lanes, problem, work.found, feature_names)
+
+
+def _check_budget(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"memory_budget: expected a number of bytes, got {value!r}")
+    if not value >= 1:
+        raise ValueError(f"memory_budget: expected a positive number of bytes, got {value}")
+    return int(min(value, 2**62))
 
 
 def _fit(
@@ -151,13 +154,6 @@ def _bar(total: int, wanted: bool | None) -> Iterator[Any]:
     disable = None if wanted is None else not wanted  # None: where there is no terminal
     with tqdm(total=total, unit="fit", disable=disable, delay=0 if wanted else 2) as bar:
         yield bar
-
-
-def one_lane(lanes: Lanes) -> Problem:
-    """The problem of the first lane."""
-    first = {name: jnp.asarray(a[0]) for name, a in lanes.own.items()}
-    parts = first if lanes.draw is None else lanes.draw(lanes.base, first)
-    return with_parts(lanes.base, parts)
 
 
 def _common_start(lanes: Lanes) -> Array | None:

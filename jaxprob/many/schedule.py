@@ -87,7 +87,7 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
     x = own.get("x", data.x)
     n, d = x.shape[-2:]
     columns = max(1, num_params // max(1, d))
-    item = np.dtype(x.dtype).itemsize
+    item = np.dtype(lanes.dtype).itemsize
     rows = n * (columns * _COPIES + (d if "x" in own else 1))
     bytes_each = item * (rows + 4 * num_params**2)
     on_cpu = jax.default_backend() == "cpu"
@@ -127,8 +127,8 @@ class Run:
         everywhere = None
         if shape.devices > 1:
             everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
-        self.base, self.start, self.solver = jax.device_put((lanes.base, start, solver), everywhere)
-        self.dtype = (lanes.own["x"] if "x" in lanes.own else lanes.base.data.x).dtype
+        shared = lanes.common, start, solver
+        self.common, self.start, self.solver = jax.device_put(shared, everywhere)
         self.next, self.done = 0, 0
         self.ready, self.doubtful = Pool(), Pool()
         self.found: Found | None = None
@@ -182,16 +182,15 @@ class Run:
 
     def _call(self, program: Any, shape: Shape, index: np.ndarray, start: Any) -> Any:
         live = np.arange(shape.size) < len(index)
-        own = {k: self._take(k, a, index, shape.size) for k, a in self.lanes.own.items()}
-        return program(self.solver, self.base, own, start, live, draw=self.lanes.draw, shape=shape)
+        own = {name: self._take(name, index, shape.size) for name in self.lanes.own}
+        keywords = {"draw": self.lanes.draw, "shape": shape}
+        return program(self.solver, self.common, own, start, live, **keywords)
 
-    def _take(self, name: str, a: Any, index: np.ndarray, size: int) -> Any:
+    def _take(self, name: str, index: np.ndarray, size: int) -> Any:
         """The lanes of one array, the last one repeated to fill the block."""
         whole = len(index) == size and bool(np.all(np.diff(index) == 1))
-        taken = a[index[0] : index[0] + size] if whole else a[_padded(index, size)]
-        if name == "y":
-            return taken.astype(np.int32)
-        return taken.astype(self.dtype) if taken.dtype.kind == "f" else taken
+        some = slice(index[0], index[0] + size) if whole else _padded(index, size)
+        return self.lanes.take(name, some)
 
     def _keep_proofs(self, index: np.ndarray, progress: Progress) -> None:
         progress = jax.device_get(progress)
@@ -206,7 +205,9 @@ class Run:
             self.ready.put(index, progress, goes_on & ~doubtful)
             self.doubtful.put(index, progress, goes_on & doubtful)
         if self.found is None:
-            self.found = jax.tree.map(lambda a: _blank(a, self.lanes.size), found)
+            blank = jax.tree.map(lambda a: _blank(a, self.lanes.size), found)
+            blank.status[:] = Status.MAX_STEPS
+            self.found = blank
         ended = np.flatnonzero(~goes_on)
         jax.tree.map(lambda a, new: a.__setitem__(index[ended], new[ended]), self.found, found)
         self.is_done[index[ended]] = True
@@ -217,7 +218,7 @@ def _blank(a: np.ndarray, size: int) -> np.ndarray:
     """Nothing found yet, for all lanes."""
     if a.dtype.kind == "f":
         return np.full((size, *a.shape[1:]), np.nan, a.dtype)
-    return np.full((size, *a.shape[1:]), Status.MAX_STEPS, a.dtype)
+    return np.zeros((size, *a.shape[1:]), a.dtype)
 
 
 def _padded(index: np.ndarray, size: int) -> np.ndarray:

@@ -239,7 +239,8 @@ def duality_gap(
         rounding = _rounding(problem, params, p)
         z = logits(params, data.x, data.offset)
         loss = -jnp.sum(c * categorical_log_prob(data.y, z))
-        gap = _sparse_gap(problem, theta, rest, step, kl, loss, rounding)
+        sparse = _sparse_gap(problem, theta, rest, step, kl, loss, rounding)
+        gap = jnp.where(problem.l1 > 0, sparse, kl + _unmet(problem, step, rest))
     return jnp.where(least > _LEAST_E, gap, jnp.inf)
 
 
@@ -268,7 +269,8 @@ def _sparse_gap(
     nearest = jnp.where(w == 0, jnp.clip(r, -problem.l1, problem.l1), problem.l1 * jnp.sign(w))
     over = jnp.clip(r - (l2 * w + nearest), -rounding, rounding)
     r = r - over
-    share = jnp.where(l2 > 0, 1.0, jnp.minimum(1.0, problem.l1 / jnp.max(jnp.abs(r))))
+    largest = jnp.max(jnp.abs(r), initial=jnp.finfo(r.dtype).tiny)
+    share = jnp.where(l2 > 0, 1.0, jnp.minimum(1.0, problem.l1 / largest))
     s = jnp.clip(share * r, -problem.l1, problem.l1)
     u = jnp.where(l2 > 0, (r - s) / jnp.where(l2 > 0, l2, 1.0), w)
     terms = l2 / 2 * (w - u) ** 2 + jnp.abs(w) * (problem.l1 - jnp.sign(w) * s)

@@ -1,4 +1,4 @@
-"""Backtracking: the longest of the steps 1, 1/2, 1/4, ... that decreases the objective."""
+"""Backtracking: the longest of ever shorter steps that decreases the objective."""
 
 from typing import NamedTuple, Protocol
 
@@ -9,7 +9,9 @@ from jax import Array
 from jaxprob.solvers.driver import slack
 
 _ARMIJO = 1e-4
-_MOST_HALVINGS = 60
+_HALVINGS, _SHORTER = 16, 16  # how often, and what to divide by afterwards
+_MOST_TRIALS = 60
+_REACH = 16  # times the parameters, that a step may go then: where a Hessian underflows it is 1e300
 _NOISE = 2**10  # times the rounding of one number: of a sum over very many blocks of rows
 
 
@@ -53,8 +55,10 @@ def backtrack(
 ) -> Move:
     """Search along a step, one pass over the data for each trial.
 
-    A trial is accepted where the objective falls by at least a part of what the slope promises, to
-    rounding. Neither it nor its gradient may be infinite or NaN. Near the optimum a sum over many
+    The steps 1, 1/2, 1/4, ... are tried, and after many of them such as leave the parameters at the
+    same order of magnitude. A trial is accepted where the objective falls by at least a part of
+    what the slope promises, to rounding. Neither it nor its gradient may be infinite or NaN. Near
+    the optimum a sum over many
     examples is too noisy to tell; there the slopes at both ends of the trial decide, of which the
     mean is the change of a quadratic.
 
@@ -71,11 +75,14 @@ def backtrack(
     Source: Hager and Zhang, A new conjugate gradient method with guaranteed descent and an
     efficient line search, SIAM Journal on Optimization 16, 2005, section 4.
     """
+    room = _REACH * (1 + jnp.max(jnp.abs(theta))) / jnp.max(jnp.abs(step))
     start = Move(theta, value, grad, jnp.zeros((), bool), jnp.ones((), theta.dtype))
 
     def trial(carry: tuple[Move, Array]) -> tuple[Move, Array]:
         move, count = carry
-        t = jnp.where(count == 0, 1.0, move.length / 2)
+        shorter = jnp.minimum(move.length / _SHORTER, room)
+        t = jnp.where(count < _HALVINGS, move.length / 2, shorter)
+        t = jnp.where(count == 0, 1.0, t)
         new = theta + t * step
         f, g = problem.value_and_grad(new)
         f = f + problem.penalty(new)
@@ -96,6 +103,6 @@ def backtrack(
 
     def unfinished(carry: tuple[Move, Array]) -> Array:
         move, count = carry
-        return wanted & ~move.accepted & (count < _MOST_HALVINGS)
+        return wanted & ~move.accepted & (count < _MOST_TRIALS)
 
     return jax.lax.while_loop(unfinished, trial, (start, jnp.zeros((), jnp.int32)))[0]

@@ -36,7 +36,7 @@ from jaxprob.solvers.driver import (
     tolerance,
     with_status,
 )
-from jaxprob.solvers.linesearch import Move, backtrack
+from jaxprob.solvers.linesearch import Move, all_finite, backtrack
 from jaxprob.solvers.problem import Problem
 
 _MANY_MOVES, _MOST_MOVES = 4, 16  # with one Hessian
@@ -146,6 +146,7 @@ def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
     def move(carry: tuple[Move, Array, Array, Array]) -> tuple[Move, Array, Array, Array]:
         at, _, promise, count = carry
         step = -factor.solve(at.grad)
+        step = jnp.where(all_finite(step), step, -at.grad)  # a Hessian may underflow
         slope = jnp.vdot(at.grad, step)
         new = backtrack(problem, at.theta, at.value, at.grad, step, slope, wanted=undecided)
         new = new._replace(accepted=new.accepted | (count > 0))  # the first move decides
@@ -158,6 +159,7 @@ def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
         left = jnp.log(next_one / enough) / -jnp.log(ratio)  # moves, if they go on like this
         quick = (count < _MANY_MOVES) | (left < patience)
         again = at.accepted & (ratio < _GOOD_RATIO) & (next_one > enough) & quick
+        again &= jnp.isfinite(state.value)  # step 0 knows no Hessian
         return undecided & ((count == 0) | (again & (count < _MOST_MOVES)))
 
     infinite = jnp.asarray(jnp.inf, state.theta.dtype)
@@ -213,18 +215,27 @@ def _verdict(
     return with_status(evidence, close, Status.CONVERGED)
 
 
-def judge(problem: Problem, result: Result, tol: Array | float | None) -> Evidence:
-    """What the exact Hessian proves where a run ended, its own verdict where that is nothing."""
+def judge(
+    problem: Problem,
+    result: Result,
+    tol: Array | float | None,
+    needed: Array | bool = True,
+) -> Evidence:
+    """What the exact Hessian proves where a run ended, its own verdict where that is nothing.
+
+    Where it is not needed, anything may be returned.
+    """
+    needed = jnp.asarray(needed)
     hess = problem.hess(result.theta)
-    factor = factorise(hess)
+    factor = factorise(hess, needed)
     step = -factor.solve(result.grad)
     decrement = -jnp.vdot(result.grad, step) / 2
-    at = Point(result.theta, result.value, result.grad, hess, jnp.ones((), bool))
+    at = Point(result.theta, result.value, result.grad, hess, needed)
     evidence = _verdict(problem, at, factor, tol, decrement)
     state = State(*at[:3], evidence, Memory(factor, step, decrement, jnp.zeros((), jnp.int32)))
     state = checked(state, lacks_class(problem))
     solver = newton(tol=tol)
-    doubtful = is_doubtful(solver, problem, state)
+    doubtful = is_doubtful(solver, problem, state) & needed
     evidence = only_if(doubtful, lambda state: seek(solver, problem, state), state, state).evidence
     open_ = evidence.status == Status.MAX_STEPS
     return evidence._replace(status=jnp.where(open_, result.evidence.status, evidence.status))

@@ -1,0 +1,309 @@
+"""Paths: one model over a range of penalties, each fit started from its neighbours'.
+
+The penalty λ acts as l2 = (1 - r) λ and l1 = r λ: r = 0 is ridge, r = 1 the lasso, what is between
+the elastic net. A few values, the knots, are fitted first; the others start on the line between
+their neighbours, for l2 on a cubic, and go on together.
+
+Source: Zou and Hastie, Regularization and variable selection via the elastic net, JRSS B 67, 2005;
+Friedman, Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate
+descent, Journal of Statistical Software 33, 2010, section 2.5 (the largest penalty).
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from jaxprob.compilation import eager_jit
+from jaxprob.data import check_data
+from jaxprob.fit import Fit
+from jaxprob.many.arguments import make_lanes
+from jaxprob.many.lanes import Lanes
+from jaxprob.many.running import LanesSource, default_solver, run
+from jaxprob.models.base import Model, Status
+from jaxprob.report import flat_params, parameter_names
+from jaxprob.solvers.driver import Solver
+from jaxprob.solvers.driver import run as minimise
+from jaxprob.solvers.newton import newton
+from jaxprob.solvers.problem import Problem, Rows
+
+_PER_KNOT = 8  # values
+_DEGREE = 3
+_RIDGE = 1e-3  # the share of l1 by which the largest penalty of ridge is found, as glmnet does
+
+
+@dataclass(frozen=True)
+class Path:
+    """Fits over a range of penalties.
+
+    Attributes:
+        fits: one a lane, in the order of `values`.
+        values: (m,) λ.
+        l1_ratio: r, the share of λ that is l1.
+    """
+
+    fits: Fit
+    values: np.ndarray
+    l1_ratio: float
+
+    def coefficients(self) -> np.ndarray:
+        """(m, p) the penalised parameters, zeros where they were shrunk to nothing."""
+        return flat_params(self.fits.params)[:, self._penalised()]
+
+    def num_nonzero(self) -> np.ndarray:
+        """(m,) how many of the penalised parameters are not zero."""
+        return np.count_nonzero(self.coefficients(), axis=1)
+
+    def names(self) -> tuple[str, ...]:
+        """(p,) of the penalised parameters."""
+        every = parameter_names(self.fits.params, self.fits.feature_names, batch=1)
+        return tuple(n for n, p in zip(every, self._penalised(), strict=True) if p)
+
+    def _penalised(self) -> np.ndarray:
+        params = jax.tree.map(lambda a: a[0], self.fits.params)
+        return np.asarray(ravel_pytree(self.fits.model.penalised(params))[0])  # pyright: ignore[reportOptionalCall]
+
+    def __str__(self) -> str:
+        nonzero, lik = self.num_nonzero(), np.asarray(self.fits.log_likelihood)
+        lines = [f"{'penalty':>11}  nonzero  log-likelihood  status"]
+        lines += [
+            f"{v:>11.4g} {k:>8} {ll:>15.4f}  {Status(int(s)).name}"
+            for v, k, ll, s in zip(self.values, nonzero, lik, self.fits.status, strict=True)
+        ]
+        return "\n".join(lines)
+
+
+def path(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    values: Any = None,
+    l1_ratio: float = 0.0,
+    num_values: int = 100,
+    smallest: float = 1e-4,
+    weights: Any = None,
+    offset: Any = None,
+    solver: Solver | None = None,
+    memory_budget: int | None = None,
+    progress: bool | None = None,
+) -> Path:
+    """Fit a model for each of many penalties.
+
+    Args:
+        model: such as `jaxprob.models.logistic.model()`.
+        x: (n, d) features; scale them first, as one penalty acts on all.
+        y: (n,) labels.
+        values: (m,) penalties λ ≥ 0 in any order; l2 = (1 - r) λ and l1 = r λ. Evenly spaced in
+            log λ from the largest that matters where None.
+        l1_ratio: r, between 0 (ridge) and 1 (lasso).
+        num_values: m, where values is None.
+        smallest: the last of them, as a part of the first.
+        weights: (n,) of the examples.
+        offset: as of `jaxprob.fit`.
+        solver: how to minimise.
+        memory_budget: as of `fit_many`.
+        progress: as of `fit_many`.
+
+    Returns:
+        A Path.
+
+    Raises:
+        ValueError: as `jaxprob.fit`, and for a ratio outside [0, 1] or no values.
+        TypeError: as `jaxprob.fit`.
+
+    Example:
+        >>> from jaxprob.models import logistic
+        >>> x, y = [[-2.0, 1.0], [-1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.0]], [0, 0, 1, 0, 1]
+        >>> lasso = path(logistic.model(), x, y, l1_ratio=1.0, num_values=5, smallest=0.1)
+        >>> lasso.num_nonzero().tolist()
+        [0, 1, 1, 1, 1]
+    """
+    if not (isinstance(l1_ratio, int | float) and 0 <= l1_ratio <= 1):
+        raise ValueError(f"l1_ratio: expected a number from 0 to 1, got {l1_ratio!r}")
+    if values is None:
+        values = penalties(
+            model,
+            x,
+            y,
+            l1_ratio=l1_ratio,
+            num_values=num_values,
+            smallest=smallest,
+            weights=weights,
+            offset=offset,
+        )
+    else:
+        values = np.asarray(values)
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"values: expected shape (m,), at least one, got {values.shape}")
+    l2 = values * (1 - l1_ratio) if l1_ratio < 1 else None
+    l1 = values * l1_ratio if l1_ratio > 0 else None
+    given = {"x": x, "y": y, "weights": weights, "offset": offset, "l2": l2, "l1": l1}
+    lanes, names = make_lanes(model, given)
+    fits = run_path(lanes, solver, values, names, memory_budget=memory_budget, progress=progress)
+    return Path(fits, values, float(l1_ratio))
+
+
+def penalties(
+    model: Model,
+    x: Any,
+    y: Any,
+    *,
+    l1_ratio: float = 0.0,
+    num_values: int = 100,
+    smallest: float = 1e-4,
+    weights: Any = None,
+    offset: Any = None,
+) -> np.ndarray:
+    """Penalties worth a look, evenly spaced in their logarithm, the largest first.
+
+    The first is the least by which all penalised parameters are zero; for ridge, where none is,
+    that of an elastic net with a thousandth of l1.
+
+    Args:
+        model: with penalised parameters.
+        x: (n, d) features.
+        y: (n,) labels.
+        l1_ratio: between 0 and 1.
+        num_values: m ≥ 1.
+        smallest: the last, as a part of the first, between 0 and 1.
+        weights: (n,) of the examples.
+        offset: as of `jaxprob.fit`.
+
+    Returns:
+        (m,).
+
+    Raises:
+        ValueError: for a model without penalised parameters, and numbers out of range.
+
+    Example:
+        >>> from jaxprob.models import logistic
+        >>> x, y = [[-1.0], [1.0]], [0, 1]
+        >>> penalties(logistic.model(), x, y, l1_ratio=1.0, num_values=3).tolist()
+        [1.0, 0.01, 0.0001]
+    """
+    if num_values < 1:
+        raise ValueError(f"num_values: expected at least 1, got {num_values}")
+    if not 0 < smallest < 1:
+        raise ValueError(f"smallest: expected a number between 0 and 1, got {smallest}")
+    if model.penalised is None:
+        raise ValueError(f"model: {model.name} has no parameters that a penalty makes sense for")
+    data = check_data(
+        x,
+        y,
+        weights,
+        offset,
+        num_classes=model.labels.num_classes,
+        extras=model.extras,
+        offset_columns=model.offset_columns,
+    )
+    problem = Problem(Rows(*data[:4]), None, None, model, False, None)
+    steepest = float(_steepest(problem))
+    largest = steepest / max(l1_ratio, _RIDGE)
+    if not (math.isfinite(largest) and largest > 0):
+        raise ValueError("x: expected features that the labels depend on, got a gradient of zero")
+    return largest * np.logspace(0, math.log10(smallest), num_values)
+
+
+@eager_jit
+def _steepest(problem: Problem) -> Array:
+    """() the largest derivative in a penalised parameter where all of these are zero."""
+    x = problem.data.x
+    bare = replace(problem, data=problem.data._replace(x=x[:, :0]))
+    bare = replace(bare, model=bare.model._replace(certificates=None))
+    theta = problem.start()
+    if bare.num_params():
+        free = minimise(newton(), bare, bare.start()).theta
+        theta = theta.at[np.flatnonzero(~_mask(problem))].set(free)
+    _, grad = problem.value_and_grad(theta)
+    return jnp.max(jnp.where(problem.mask(), jnp.abs(grad), 0.0))
+
+
+def _mask(problem: Problem) -> np.ndarray:
+    """(p,) bool, also while a program is traced."""
+    with jax.ensure_compile_time_eval():
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), problem.template())
+        return np.asarray(ravel_pytree(problem.model.penalised(zeros))[0])  # pyright: ignore[reportOptionalCall]
+
+
+def run_path(
+    lanes: Lanes,
+    solver: Solver | None,
+    values: np.ndarray,
+    feature_names: tuple[str, ...] | None = None,
+    *,
+    memory_budget: int | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    """Fit lanes that differ in their penalties only: knots first, the others from between them.
+
+    Args:
+        lanes: checked, in the order of `values`.
+        solver: how to minimise; the default one where None.
+        values: (m,) by which lanes are near each other.
+        feature_names: for the Fit.
+        memory_budget: as of `fit_many`.
+        progress: as of `fit_many`.
+
+    Returns:
+        A Fit of arrays.
+    """
+    solver = default_solver(lanes) if solver is None else solver
+    go = partial(
+        run,
+        solver=solver,
+        feature_names=feature_names,
+        memory_budget=memory_budget,
+        progress=progress,
+    )
+    order = np.argsort(values, kind="stable")
+    knots = order[_knots(len(order))]
+    if len(knots) == len(order):
+        return go(lanes)
+    others = np.setdiff1d(order, knots)
+    first = go(_some(lanes, knots))
+    good = np.flatnonzero(np.asarray(first.status) == Status.CONVERGED)
+    if len(good) < 2:
+        rest = go(_some(lanes, others))
+    else:
+        degree = 1 if "l1" in lanes.own or lanes.base.l1 is not None else _DEGREE
+        at = _between(values[knots][good], flat_params(first.params)[good], values[others], degree)
+        rest = go(_some(lanes, others, theta=at))
+    back = np.argsort(np.concatenate([knots, others]))
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b])[back], first, rest)
+    return replace(both, source=LanesSource(lanes))
+
+
+def _knots(m: int) -> np.ndarray:
+    """Positions among m sorted values, both ends among them."""
+    count = min(m, max(_DEGREE + 1, math.ceil(m / _PER_KNOT) + 1))
+    return np.unique(np.round(np.linspace(0, m - 1, count)).astype(int))
+
+
+def _some(lanes: Lanes, index: np.ndarray, **more: np.ndarray) -> Lanes:
+    own = {name: a[index] for name, a in lanes.own.items()} | more
+    return lanes._replace(own=own, size=len(index))
+
+
+def _between(knots: np.ndarray, theta: np.ndarray, at: np.ndarray, degree: int) -> np.ndarray:
+    """(q, p) polynomials in log λ through the nearest knots, in (k,), theta (k, p), at (q,)."""
+    least = np.min(knots[knots > 0], initial=np.inf)
+    s, t = (np.log(np.maximum(v, least if np.isfinite(least) else 1.0)) for v in (knots, at))
+    s, kept = np.unique(s, return_index=True)
+    theta = theta[kept]
+    count = min(degree + 1, len(s))
+    first = np.clip(np.searchsorted(s, t) - count // 2, 0, len(s) - count)
+    index = first[:, None] + np.arange(count)
+    near = s[index]
+    shares = np.ones_like(near)
+    for i in range(count):
+        for j in range(count):
+            if i != j:
+                shares[:, i] *= (t - near[:, j]) / (near[:, i] - near[:, j])
+    return np.einsum("qi,qip->qp", shares, theta[index])

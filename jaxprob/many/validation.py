@@ -1,0 +1,364 @@
+r"""Cross-validation: each model judged on examples it has not seen.
+
+The examples are dealt into K folds, R times over. For each repeat and fold, and for each of m
+penalties, a model is fitted to the other folds, as one lane of m R K, and scored on its own:
+
+    log-likelihood    (1/C) Σ_i c_i log p(y_i|x_i), C = Σ_i c_i           in nats per example
+    accuracy          (1/C) Σ_i c_i [y_i is the most probable class]
+    Brier             (1/C) Σ_i c_i Σ_k (p_k(x_i) - [y_i = k])²           half of it for two classes
+    calibration       in bins of the predicted probability, how often what was predicted is true:
+                      of class 1 for two classes, of the most probable class for more
+
+Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd edition, 2009,
+section 7.10; Brier, Verification of forecasts expressed in terms of probability, 1950; Guo et al.,
+On calibration of modern neural networks, ICML 2017 (the expected calibration error).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxprob.compilation import eager_jit
+from jaxprob.data import check_data
+from jaxprob.fit import Fit, fit
+from jaxprob.many.arguments import make_lanes
+from jaxprob.many.folds import folds as assign
+from jaxprob.many.keys import check_key
+from jaxprob.many.lanes import Lanes
+from jaxprob.many.path import run_path
+from jaxprob.many.running import default_solver, run
+from jaxprob.models.base import Bind, Model, Status
+from jaxprob.report import REASONS, flat_params
+from jaxprob.solvers.driver import Solver
+from jaxprob.solvers.problem import Problem, Rows
+
+
+class Calibration(NamedTuple):
+    """Predicted probabilities against what came true, by bins of the former."""
+
+    weight: Array  # (..., bins) Σ c of the examples in the bin
+    predicted: Array  # (..., bins) their mean predicted probability, NaN where there are none
+    observed: Array  # (..., bins) how often it was true, NaN where there are none
+
+    def error(self) -> Array:
+        """(...) the expected calibration error: the mean of |observed - predicted|."""
+        gap = jnp.where(self.weight > 0, jnp.abs(self.observed - self.predicted), 0.0)
+        return jnp.sum(self.weight * gap, axis=-1) / jnp.sum(self.weight, axis=-1)
+
+
+class Scores(NamedTuple):
+    """What each fold's model makes of that fold, (m, R, K); without m for a single penalty."""
+
+    log_likelihood: Array  # nats per example
+    accuracy: Array
+    brier: Array
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Fits to all folds but one, and their scores on that one.
+
+    Attributes:
+        fits: one a lane, in the order of the scores' axes.
+        whole: fitted to all examples, one for each penalty.
+        scores: NaN where a fold's fit did not converge.
+        folds: (R, n) to which fold each example belongs.
+        l2, l1: the penalties.
+    """
+
+    fits: Fit
+    whole: Fit
+    scores: Scores
+    folds: np.ndarray
+    l2: Any
+    l1: Any
+
+    @property
+    def used(self) -> np.ndarray:
+        """(m, R, K) or (R, K) bool: the folds that count, those with a score."""
+        return ~np.isnan(np.asarray(self.scores.log_likelihood))
+
+    def mean(self, score: str = "log_likelihood") -> np.ndarray:
+        """(m,) or (): the mean of a score over the folds whose fit converged.
+
+        Args:
+            score: "log_likelihood", "accuracy" or "brier".
+        """
+        values = self._values(score)
+        count = self.used.sum(axis=(-2, -1))
+        total = np.where(self.used, values, 0.0).sum(axis=(-2, -1))
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def standard_error(self, score: str = "log_likelihood") -> np.ndarray:
+        """(m,) or (): the standard error of that mean, as if folds were independent.
+
+        Args:
+            score: "log_likelihood", "accuracy" or "brier".
+        """
+        values, count = self._values(score), self.used.sum(axis=(-2, -1))
+        away = np.where(self.used, values - self.mean(score)[..., None, None], 0.0)
+        squares = (away**2).sum(axis=(-2, -1))
+        return np.sqrt(np.where(count > 1, squares / (count - 1.0) / np.maximum(count, 1), np.nan))
+
+    def best(self, score: str = "log_likelihood") -> int:
+        """The penalty with the best mean score, among those all of whose folds converged.
+
+        Args:
+            score: "log_likelihood", "accuracy" or "brier".
+
+        Raises:
+            ValueError: for a single penalty, or where no penalty has a fit in every fold.
+        """
+        return int(np.nanargmax(self._comparable(score)))
+
+    def simplest(self, score: str = "log_likelihood") -> int:
+        """The largest penalty whose mean score is within one standard error of the best.
+
+        Args:
+            score: "log_likelihood", "accuracy" or "brier".
+        """
+        means, best = self._comparable(score), self.best(score)
+        good = means >= means[best] - self.standard_error(score)[best]
+        size = sum(np.asarray(p, float) for p in (self.l2, self.l1) if p is not None)
+        return int(np.argmax(np.where(good, size, -np.inf)))
+
+    def failures(self) -> list[str]:
+        """Which fits did not converge, and why."""
+        shape, lines = self.used.shape, []
+        for lane in np.flatnonzero(np.asarray(self.fits.status) != Status.CONVERGED):
+            at = np.unravel_index(lane, shape)
+            status = Status(int(self.fits.status[lane]))
+            which = f"penalty {at[0]}, " if len(at) == 3 else ""
+            reason = REASONS[status]
+            if status == Status.CLASS_ABSENT:
+                reason += " in the other folds"
+            lines.append(f"{which}repeat {at[-2]}, fold {at[-1]}: {status.name}: {reason}")
+        return lines
+
+    def _values(self, score: str) -> np.ndarray:
+        names = ("log_likelihood", "accuracy", "brier")
+        if score not in names:
+            raise ValueError(f"score: expected one of {names}, got {score!r}")
+        return np.asarray(getattr(self.scores, score))
+
+    def _comparable(self, score: str) -> np.ndarray:
+        """(m,) larger is better, NaN where a fold is missing."""
+        if self.used.ndim == 2:
+            raise ValueError("best: expected several penalties to choose from, got one")
+        means = np.where(self.used.all(axis=(-2, -1)), self.mean(score), np.nan)
+        if np.isnan(means).all():
+            raise ValueError("best: no penalty has a fit in every fold:\n" + self._failed())
+        return -means if score == "brier" else means
+
+    def _failed(self) -> str:
+        failures = self.failures()
+        more = [f"… and {len(failures) - _SHOWN} more in .failures()"] * (len(failures) > _SHOWN)
+        return "\n".join(failures[:_SHOWN] + more)
+
+    def __str__(self) -> str:
+        repeats, num_folds = self.used.shape[-2:]
+        lines = [
+            f"{num_folds}-fold cross-validation"
+            + (f", {repeats} times" if repeats > 1 else "")
+            + f": {int(self.used.sum()):,} of {self.used.size:,} fits converged"
+        ]
+        error = np.atleast_1d(np.nanmean(np.asarray(self.scores.calibration.error()), (-2, -1)))
+        names = ("log_likelihood", "accuracy", "brier")
+        means = [np.atleast_1d(self.mean(name)) for name in names]
+        errors = np.atleast_1d(self.standard_error())
+        penalty = [("l2", self.l2), ("l1", self.l1)]
+        penalty = [(n, np.broadcast_to(p, errors.shape)) for n, p in penalty if p is not None]
+        head = "".join(f"{name:>10} " for name, _ in penalty)
+        lines.append(f"{head}log-likelihood  std. error   accuracy      Brier  calibration error")
+        for i, row in enumerate(zip(*means, errors, error, strict=True)):
+            ll, accuracy, brier, se, ece = row
+            own = "".join(f"{p[i]:>10.4g} " for _, p in penalty)
+            lines.append(
+                f"{own}{ll:>14.5f} {se:>11.5f} {accuracy:>10.4f} {brier:>10.5f} {ece:>18.4f}"
+            )
+        if not self.used.all():
+            lines.append(self._failed())
+        return "\n".join(lines)
+
+
+_SHOWN = 10
+
+
+def cross_validate(
+    model: Model,
+    x: Any,
+    y: Any,
+    key: Array,
+    *,
+    num_folds: int = 5,
+    repeats: int = 1,
+    stratified: bool = True,
+    groups: Any = None,
+    weights: Any = None,
+    offset: Any = None,
+    l2: Any = None,
+    l1: Any = None,
+    num_bins: int = 10,
+    solver: Solver | None = None,
+    memory_budget: int | None = None,
+    progress: bool | None = None,
+) -> CrossValidation:
+    """Fit a model to all folds but one, for each of them, and score it on that one.
+
+    A class that is missing from the other folds is no error: that fit has status CLASS_ABSENT, its
+    scores are NaN, and `failures()` and the printed table say so.
+
+    Args:
+        model: such as `jaxprob.models.logistic.model()`.
+        x: (n, d) features.
+        y: (n,) labels.
+        key: a typed PRNG key, for dealing the examples into folds.
+        num_folds: K.
+        repeats: R, how often they are dealt anew.
+        stratified: whether each fold gets its share of every class.
+        groups: (n,) of any type: examples of a group stay together.
+        weights: (n,) of the examples, in fits and scores.
+        offset: as of `jaxprob.fit`.
+        l2: () ≥ 0, or (m,) to compare.
+        l1: () ≥ 0, or (m,).
+        num_bins: of predicted probabilities, for calibration.
+        solver: how to minimise.
+        memory_budget: as of `fit_many`.
+        progress: as of `fit_many`.
+
+    Returns:
+        A CrossValidation; print it.
+
+    Raises:
+        ValueError: as `jaxprob.fit`, and for numbers of folds, repeats or bins out of range.
+        TypeError: as `jaxprob.fit`, and for a key that is none.
+
+    Example:
+        >>> from jaxprob.models import logistic
+        >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]] * 4, [0, 0, 1, 0, 1, 1, 0, 1, 0, 1] * 2
+        >>> cv = cross_validate(logistic.model(), x, y, jax.random.key(0), l2=np.array([0.1, 10.0]))
+        >>> cv.scores.accuracy.shape, cv.best()
+        ((2, 1, 5), 1)
+    """
+    check_key(key)
+    if num_bins < 1:
+        raise ValueError(f"num_bins: expected at least 1, got {num_bins}")
+    data = check_data(
+        x,
+        y,
+        weights,
+        offset,
+        num_classes=model.labels.num_classes,
+        extras=model.extras,
+        offset_columns=model.offset_columns,
+    )
+    fold = assign(
+        data.y, key, num_folds=num_folds, repeats=repeats, stratified=stratified, groups=groups
+    )
+    several = any(p is not None and np.ndim(p) > 0 for p in (l2, l1))
+    rows = {"x": data.x, "y": data.y, "weights": data.weights, "offset": data.offset}
+    if several:
+        lanes, _ = make_lanes(model, rows | {"l2": l2, "l1": l1})
+        size = sum(np.asarray(p, float) for p in (l2, l1) if p is not None)
+        whole = run_path(
+            lanes,
+            solver,
+            np.broadcast_to(size, lanes.size),
+            data.feature_names,
+            memory_budget=memory_budget,
+            progress=progress,
+        )
+        base, tables = lanes.base, dict(lanes.own)
+    else:
+        whole = fit(model, **rows, l2=l2, l1=l1, solver=solver)
+        penalised = any(p is not None and float(p) > 0 for p in (l2, l1))
+        base, tables = Problem(Rows(*data[:4]), whole.l2, whole.l1, model, penalised, None), {}
+    m = max(1, np.size(whole.status))
+    status = np.reshape(whole.status, -1)
+    if np.all(status == Status.CONVERGED):
+        tables["theta"] = flat_params(whole.params, batch=np.ndim(whole.status))
+    at = np.indices((m, repeats, num_folds), np.int32).reshape(3, -1)
+    own: dict[str, Any] = dict(zip(("penalty", "repeat", "fold"), at, strict=True))
+    extra = jax.tree.map(jnp.asarray, {"folds": fold, "tables": tables})
+    lanes = Lanes(base, own, at.shape[1], Bind(_without_fold), extra)
+    solver = default_solver(lanes) if solver is None else solver
+    fits = run(lanes, solver, data.feature_names, memory_budget=memory_budget, progress=progress)
+    scores = _scores(fits, Rows(*data[:4]), fold, (m, repeats, num_folds), num_bins)
+    if not several:
+        scores = jax.tree.map(lambda a: a[0], scores)
+    return CrossValidation(fits, whole, scores, fold, l2, l1)
+
+
+def _without_fold(base: Problem, extra: Any, own: dict[str, Array]) -> dict[str, Array]:
+    """The parts of one lane: the weights without a fold, its penalties, and where it starts."""
+    here = extra["folds"][own["repeat"]] == own["fold"]
+    parts = {name: table[own["penalty"]] for name, table in extra["tables"].items()}
+    return {"weights": jnp.where(here, 0.0, base.example_weights())} | parts
+
+
+def _scores(
+    fits: Fit, data: Rows, fold: np.ndarray, shape: tuple[int, int, int], num_bins: int
+) -> Scores:
+    """Each fold's score by the models that have not seen it, those of a fold at once."""
+    m, repeats, num_folds = shape
+    most = max(np.bincount(f, minlength=num_folds).max() for f in fold)
+    params = jax.tree.map(lambda a: a.reshape(m, repeats, num_folds, *a.shape[1:]), fits.params)
+    parts = []
+    for r in range(repeats):
+        for k in range(num_folds):
+            index = np.flatnonzero(fold[r] == k)
+            live = np.arange(most) < len(index)
+            index = np.resize(index, most)
+            of_fold = jax.tree.map(lambda a, r=r, k=k: a[:, r, k], params)
+            parts.append(_score(fits.model, of_fold, data, index, live, num_bins=num_bins))
+    good = jnp.reshape(fits.status == Status.CONVERGED, shape)
+
+    def together(*folds: Array) -> Array:
+        every = jnp.stack(folds, axis=1).reshape(*shape, *folds[0].shape[1:])
+        return jnp.where(good.reshape(*shape, *([1] * (every.ndim - 3))), every, jnp.nan)
+
+    return jax.tree.map(together, *parts)
+
+
+@partial(eager_jit, static_argnums=0, static_argnames=["num_bins"])
+def _score(
+    model: Model, params: Any, data: Rows, index: Array, live: Array, *, num_bins: int
+) -> Scores:
+    """The scores of several models on some rows."""
+    rows = jax.tree.map(lambda a: a[index], data)
+    c = live.astype(data.x.dtype)
+    c = c if rows.weights is None else c * rows.weights
+    keywords = {} if rows.offset is None else {"offset": rows.offset}
+    total = jnp.sum(c)
+    hit = rows.y[:, None] == jnp.arange(model.labels.num_classes)[None, :]
+
+    def mean(a: Array) -> Array:
+        return jnp.sum(jnp.where(c > 0, c * a, 0.0)) / total
+
+    def of_one(params: Any) -> Scores:
+        log_p = model.predict_log_proba(params, rows.x, **keywords)  # pyright: ignore[reportOptionalCall]
+        p = jnp.exp(log_p)
+        likely = jnp.argmax(log_p, axis=1)
+        binary = p.shape[1] == 2
+        squares = jnp.sum((p - hit) ** 2, axis=1)
+        predicted = p[:, 1] if binary else jnp.max(p, axis=1)
+        true = rows.y == 1 if binary else rows.y == likely
+        bin_of = jnp.clip(jnp.floor(predicted * num_bins).astype(jnp.int32), 0, num_bins - 1)
+        in_bin = c[:, None] * (bin_of[:, None] == jnp.arange(num_bins)[None, :])
+        weight = jnp.sum(in_bin, axis=0)
+        sums = predicted @ in_bin, true.astype(p.dtype) @ in_bin
+        some = jnp.where(weight > 0, weight, jnp.nan)
+        return Scores(
+            mean(jnp.sum(jnp.where(hit, log_p, 0.0), axis=1)),
+            mean((likely == rows.y).astype(p.dtype)),
+            mean(squares / 2 if binary else squares),
+            Calibration(weight, *(s / some for s in sums)),
+        )
+
+    return jax.vmap(of_one)(params)
