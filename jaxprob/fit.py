@@ -18,6 +18,7 @@ from jaxprob.models.base import Evidence, Model, Status
 from jaxprob.numerics.control import only_if
 from jaxprob.report import Report, report
 from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
+from jaxprob.solvers.jeffreys import half_log_det
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.newton import judge, newton
 from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
@@ -66,6 +67,7 @@ class Fit:
         l2, l1: () the penalties, None where there were none.
         trace: the course of the run, where `fit` was asked for it.
         model: the model, static.
+        firth: whether Firth's penalty was used, static.
         feature_names: from the columns of a DataFrame, static; None where there were none.
 
     `information` and `null_log_likelihood` are computed when first asked for, from the data,
@@ -87,6 +89,7 @@ class Fit:
     kept_null: Array | None
     model: Model = field(repr=False)
     feature_names: tuple[str, ...] | None = None
+    firth: bool = False
     source: Source | ManySources | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -138,7 +141,8 @@ class Fit:
 
     def tree_flatten(self) -> tuple[tuple, tuple]:
         """Arrays as leaves; the reference to the data is dropped."""
-        return tuple(getattr(self, n) for n in _LEAVES), (self.model, self.feature_names)
+        static = self.model, self.feature_names, self.firth
+        return tuple(getattr(self, n) for n in _LEAVES), static
 
     @classmethod
     def tree_unflatten(cls, static: tuple, leaves: tuple) -> "Fit":
@@ -146,7 +150,7 @@ class Fit:
         return cls(*leaves, *static)
 
 
-_LEAVES = tuple(f.name for f in fields(Fit))[:-3]
+_LEAVES = tuple(f.name for f in fields(Fit))[:-4]
 
 
 def fit(
@@ -158,6 +162,7 @@ def fit(
     offset: Any = None,
     l2: Any = None,
     l1: Any = None,
+    firth: bool = False,
     solver: Solver | None = None,
     init: Any = None,
     trace: bool = False,
@@ -179,6 +184,8 @@ def fit(
         offset: added to the logits: (n,) for logistic, (n, K) for softmax regression.
         l2: () ≥ 0.
         l1: () ≥ 0; needs `solver=jaxprob.solvers.proximal()`, the default then.
+        firth: whether to add Firth's penalty ½ log det I(θ) to the log-likelihood, with which the
+            maximum is finite also where classes are separated or absent. `gap` is then an estimate.
         solver: how to minimise; chosen by the model and the shape of the data where None.
         init: parameters to start from; the model's own where None.
         trace: whether to keep objective and gradient norm after each step in `Fit.trace`.
@@ -202,7 +209,7 @@ def fit(
         raise TypeError(
             f"model: expected one such as jaxprob.models.logistic.model(), got {model!r}"
         )
-    plan = partial(_plan, model, l2=l2, l1=l1, solver=solver, init=init)
+    plan = partial(_plan, model, l2=l2, l1=l1, firth=firth, solver=solver, init=init)
 
     def compile_first(shapes: Data) -> None:
         problem, theta, solvers, traced = plan(shapes)
@@ -236,19 +243,29 @@ class _Plan(NamedTuple):
     traced: bool
 
 
-def _plan(model: Model, data: Data, *, l2: Any, l1: Any, solver: Solver | None, init: Any) -> _Plan:
+def _plan(
+    model: Model,
+    data: Data,
+    *,
+    l2: Any,
+    l1: Any,
+    firth: bool,
+    solver: Solver | None,
+    init: Any,
+) -> _Plan:
     """What `fit` will do with data, or with data of which only the shapes are known."""
     l2 = None if l2 is None else check_scalar("l2", l2, dtype=data.x.dtype)
     l1 = None if l1 is None else check_scalar("l1", l1, dtype=data.x.dtype)
     if model.penalised is None and not (l1 is None and l2 is None):
         raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
+    check_firth(firth, l1)
     rows = Rows(data.x, data.y, data.weights, data.offset)
     traced = _has_tracer((rows, l2, l1, init, solver))
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
     shards = None if traced else _shards(rows.x)
     blocks = None if traced else block_bytes(rows.x, shards)
-    problem = Problem(rows, l2, l1, model, positive, shards, blocks)
+    problem = Problem(rows, l2, l1, model, positive, shards, blocks, firth)
     if problem.num_params() == 0:
         raise ValueError(
             f"x: expected at least one feature, since this {model.name} has no other parameters, "
@@ -319,6 +336,19 @@ def _shards(x: Array) -> Shards | None:
     return Shards(mesh, axis)
 
 
+def check_firth(firth: Any, l1: Any) -> None:
+    """Raise unless it is a bool, and there is no l1 with it.
+
+    Args:
+        firth: what the user gave.
+        l1: None where there is none.
+    """
+    if not isinstance(firth, bool):
+        raise TypeError(f"firth: expected True or False, got {firth!r}")
+    if firth and l1 is not None:
+        raise ValueError("firth: expected no l1 with it, whose optimum it would move off its zeros")
+
+
 def check_solver(solver: Solver, problem: Problem) -> Solver:
     """The solver, if it is one and can do what is asked.
 
@@ -345,6 +375,8 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
     if problem.l1 is not None:
         return [proximal()]
     n, d = problem.data.x.shape
+    if problem.firth:
+        return [newton()]
     if traced or n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK:
         return [newton()]
     return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
@@ -399,6 +431,7 @@ def _report(
         kept_null=null,
         model=problem.model,
         feature_names=feature_names,
+        firth=problem.firth,
         source=source,
     )
 
@@ -479,6 +512,8 @@ def outcome_of(problem: Problem, result: Result) -> Outcome:
     penalty = problem.penalty(theta)
     if problem.l2 is not None:
         penalty += problem.l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
+    if problem.firth:
+        penalty -= half_log_det(problem, theta)[0]
     return Outcome(
         result,
         problem.unravel(theta),

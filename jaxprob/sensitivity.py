@@ -168,6 +168,8 @@ def _over_lanes(fit: Fit, fn: Callable[[Array, Problem], Any]) -> Any:
     """A function of parameters and problem for one fit, or for each of many."""
     if fit.l1 is not None:
         raise ValueError("fit: expected one without l1, which has no derivative at the optimum")
+    if fit.firth:
+        raise ValueError("fit: expected one without Firth's penalty, which has another Hessian")
     if fit.source is None:
         raise ValueError(
             "fit: expected one that refers to its data, got one that has passed through a JAX "

@@ -253,7 +253,7 @@ if __name__ == "__main__":
 
 
 def test_gathered_lanes_keep_their_own_data():
-    lanes = draw_lanes(LOGISTIC, ("weights",), size=50)
+    lanes = draw_lanes(LOGISTIC, ("weights",), size=50, dtype="float32")
     lanes, _ = make_lanes(LOGISTIC, lanes | {"offset": None, "l2": None, "l1": None})
     run = SimpleNamespace(lanes=lanes)
     for index in ([30, 33, 32], [4, 3, 2], [5, 6, 7], [9, 2]):

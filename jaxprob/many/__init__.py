@@ -2,6 +2,8 @@
 
 from jaxprob.many.fitting import fit_many as fit_many
 from jaxprob.many.folds import folds as folds
+from jaxprob.many.groups import Groups as Groups
+from jaxprob.many.groups import fit_groups as fit_groups
 from jaxprob.many.path import Path as Path
 from jaxprob.many.path import path as path
 from jaxprob.many.path import penalties as penalties
@@ -9,6 +11,8 @@ from jaxprob.many.resampling import Bootstrap as Bootstrap
 from jaxprob.many.resampling import Jackknife as Jackknife
 from jaxprob.many.resampling import bootstrap as bootstrap
 from jaxprob.many.resampling import jackknife as jackknife
+from jaxprob.many.restarts import Restarts as Restarts
+from jaxprob.many.restarts import restarts as restarts
 from jaxprob.many.running import Interrupted as Interrupted
 from jaxprob.many.validation import CrossValidation as CrossValidation
 from jaxprob.many.validation import cross_validate as cross_validate

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.data import check_array, check_data, check_scalar
+from jaxprob.fit import check_firth
 from jaxprob.many.lanes import Lanes
 from jaxprob.models.base import Model
 from jaxprob.solvers.problem import Problem, Rows
@@ -20,6 +21,8 @@ def make_lanes(
     given: Mapping[str, Any],
     init: Any = None,
     in_axes: Mapping[str, int | None] | None = None,
+    *,
+    firth: bool = False,
 ) -> tuple[Lanes, tuple[str, ...] | None]:
     """Check arguments of `fit_many`, and tell what is shared and what is each lane's own.
 
@@ -28,6 +31,7 @@ def make_lanes(
         given: by name, as the keywords of `fit_many`.
         init: parameters, shared or with a lane axis, or None.
         in_axes: as of `fit_many`.
+        firth: whether to add Firth's penalty.
 
     Returns:
         Lanes, and the names of the features where x has them.
@@ -85,7 +89,10 @@ def make_lanes(
     )
     values = [own.get(name, penalties.get(name)) for name in ("l2", "l1")]
     penalised = any(v is not None and bool(np.all(np.asarray(v) > 0)) for v in values)
-    base = Problem(rows, penalties.get("l2"), penalties.get("l1"), model, penalised, None)
+    check_firth(firth, given["l1"])
+    base = Problem(
+        rows, penalties.get("l2"), penalties.get("l1"), model, penalised, None, firth=firth
+    )
     whole = replace(base, data=Rows(data.x, data.y, None, None))
     if whole.num_params() == 0:
         raise ValueError(

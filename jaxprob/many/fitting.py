@@ -23,6 +23,7 @@ def fit_many(
     offset: Any = None,
     l2: Any = None,
     l1: Any = None,
+    firth: bool = False,
     solver: Solver | None = None,
     init: Any = None,
     memory_budget: int | None = None,
@@ -49,6 +50,8 @@ def fit_many(
         offset: (n,) or (n, K) as the model has it, or with a lane axis.
         l2: () ≥ 0, or (B,).
         l1: () ≥ 0, or (B,).
+        firth: whether to add Firth's penalty, as `jaxprob.fit` does; separated lanes are finite
+            then.
         solver: how to minimise; Newton's method where None, proximal Newton with l1.
         init: parameters to start from, or a tree of them with a lane axis.
         memory_budget: bytes that a block of lanes may take; a quarter of the device's where None.
@@ -83,6 +86,6 @@ def fit_many(
             "fit_many: expected concrete arrays, got a tracer; inside jit use jax.vmap(jaxprob.fit)"
         )
     with eval_context():  # concrete arrays are fitted also while something else is traced
-        lanes, names = make_lanes(model, given, init, in_axes)
+        lanes, names = make_lanes(model, given, init, in_axes, firth=firth)
         solver = default_solver(lanes) if solver is None else solver
         return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)

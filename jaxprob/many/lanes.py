@@ -188,7 +188,7 @@ def _first(
             state, k = begin(problem, fixed, theta)
         else:
             state, k = solver.step(problem, fixed, solver.init(problem, fixed, theta), k), 1
-        state = checked(state, lacks_class(problem))
+        state = checked(problem, state, lacks_class(problem))
         data, evidence = problem.data, state.evidence
         bad = violations(*data, num_classes=problem.model.labels.num_classes)
         status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), evidence.status)
@@ -226,7 +226,7 @@ def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: 
 
         def one(problem: Problem, fixed: Any, progress: Progress, is_open: Array) -> Progress:
             old, k = progress.state, progress.k
-            state = checked(solver.step(problem, fixed, old, k), jnp.zeros((), bool))
+            state = checked(problem, solver.step(problem, fixed, old, k), jnp.zeros((), bool))
             new = Progress(state, k + 1, progress.num_steps + has_moved(old, state, k))
             return jax.tree.map(partial(jnp.where, is_open), new, progress)
 

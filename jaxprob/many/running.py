@@ -124,6 +124,7 @@ def _fit(
         kept_null=None,
         model=problem.model,
         feature_names=feature_names,
+        firth=problem.firth,
         source=LanesSource(lanes),
     )
 

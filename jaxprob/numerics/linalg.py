@@ -139,7 +139,7 @@ def _cholesky_rule(axis_size: int, in_batched: list[bool], a: Array, needed: Arr
     if not in_batched[0]:
         a = jnp.broadcast_to(a, (axis_size, *a.shape))
     if not in_batched[1]:
-        needed = jnp.broadcast_to(needed, (axis_size, *needed.shape))
+        needed = jnp.broadcast_to(needed, (axis_size, *jnp.shape(needed)))
 
     def one_by_one(a: Array, needed: Array) -> tuple[Array, Array]:
         return jax.lax.map(lambda lane: _cholesky(*lane), (a, needed))

@@ -145,16 +145,20 @@ def is_open(solver: Solver, state: State, k: Array) -> Array:
 
 def lacks_class(problem: Problem) -> Array:
     """Whether a class without examples leaves no finite optimum."""
-    proofs = problem.model.certificates
+    proofs = problem.certificates
     return jnp.zeros((), bool) if proofs is None else proofs.absent(problem)
 
 
-def checked(state: State, lacks_class: Array) -> State:
-    """The state, with the verdicts NON_FINITE where its value is, and CLASS_ABSENT."""
+def checked(problem: Problem, state: State, lacks_class: Array) -> State:
+    """The state, with the verdicts NON_FINITE where its value is, and CLASS_ABSENT.
+
+    With Firth's penalty the value is infinite where the information is singular.
+    """
+    infinite = Status.SINGULAR if problem.firth else Status.NON_FINITE
     finite = jnp.isfinite(state.value)
     old = state.evidence
     status = jnp.where(lacks_class, jnp.int32(Status.CLASS_ABSENT), old.status)
-    status = jnp.where(finite, status, jnp.int32(Status.NON_FINITE))
+    status = jnp.where(finite, status, jnp.int32(infinite))
     gap = jnp.where(lacks_class, jnp.inf, old.gap)
     return state._replace(evidence=old._replace(status=status, gap=gap))
 
@@ -164,7 +168,7 @@ def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:
 
     Where the classes are separated, it moves some example's by one or more.
     """
-    proofs, step = problem.model.certificates, solver.newton_step(state)
+    proofs, step = problem.certificates, solver.newton_step(state)
     if proofs is None or step is None or problem.penalised:
         return jnp.zeros((), bool)
     unproved = is_undecided(state) & jnp.isinf(state.evidence.gap)
@@ -175,7 +179,7 @@ def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:
 
 def seek(solver: Solver, problem: Problem, state: State) -> State:
     """Look for a direction of separation, and leave the verdict SEPARATED where there is one."""
-    proofs, step = problem.model.certificates, solver.newton_step(state)
+    proofs, step = problem.certificates, solver.newton_step(state)
     if proofs is None or step is None or problem.penalised:
         return state
     found, direction = proofs.separation(problem, state.theta, step)
@@ -213,7 +217,7 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
 
     def body(carry: tuple) -> tuple:
         old, k, steps, course = carry
-        state = checked(solver.step(problem, fixed, old, k), lacking)
+        state = checked(problem, solver.step(problem, fixed, old, k), lacking)
         steps += has_moved(old, state, k)
         doubtful = is_doubtful(solver, problem, state) & (k % 3 == 2)
         state = only_if(doubtful, lambda state: seek(solver, problem, state), state, state)

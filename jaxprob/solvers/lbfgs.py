@@ -300,7 +300,7 @@ class LBFGS:
         evidence: Evidence,
     ) -> Evidence:
         """CONVERGED where the bound is small and its conditions are met."""
-        proofs = problem.model.certificates
+        proofs = problem.certificates
         small = (bound <= tolerance(self.tol, at.value)) & metric.proper
         if proofs is None:
             return with_status(evidence._replace(gap=bound), small, Status.CONVERGED)

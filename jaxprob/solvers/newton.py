@@ -173,7 +173,7 @@ def _verdict_of_chords(
     problem: Problem, old: State, new: Move, tol: Array | float | None
 ) -> Evidence:
     """CONVERGED where the Hessian before the moves is enough to prove it."""
-    certificates, nothing = problem.model.certificates, no_verdict(new.theta)
+    certificates, nothing = problem.certificates, no_verdict(new.theta)
     if certificates is None:
         return nothing
     factor, enough = old.memory.factor, tolerance(tol, new.value)
@@ -196,7 +196,7 @@ def _verdict(
     problem: Problem, at: Point, factor: Factor, tol: Array | float | None, decrement: Array
 ) -> Evidence:
     """What can be proved with the exact Hessian, where that may be enough or is wanted anyway."""
-    certificates, enough = problem.model.certificates, tolerance(tol, at.value)
+    certificates, enough = problem.certificates, tolerance(tol, at.value)
     if certificates is None:
         gap = decrement  # the gap to first order, an estimate and no bound
     else:
@@ -233,7 +233,7 @@ def judge(
     at = Point(result.theta, result.value, result.grad, hess, needed)
     evidence = _verdict(problem, at, factor, tol, decrement)
     state = State(*at[:3], evidence, Memory(factor, step, decrement, jnp.zeros((), jnp.int32)))
-    state = checked(state, lacks_class(problem))
+    state = checked(problem, state, lacks_class(problem))
     solver = newton(tol=tol)
     doubtful = is_doubtful(solver, problem, state) & needed
     evidence = only_if(doubtful, lambda state: seek(solver, problem, state), state, state).evidence

@@ -13,7 +13,8 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxprob.models.base import Model, value_and_grad
+from jaxprob.models.base import Certificates, Model, value_and_grad
+from jaxprob.solvers.jeffreys import half_log_det
 
 _CORE_CACHE = 1 << 18  # bytes, of one core
 _SHARED_CACHE = 1 << 23  # a part of that of all cores
@@ -54,12 +55,13 @@ def block_bytes(x: Any, shards: Shards | None) -> int | None:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["data", "l2", "l1"],
-    meta_fields=["model", "penalised", "shards", "block_bytes"],
+    meta_fields=["model", "penalised", "shards", "block_bytes", "firth"],
 )
 @dataclass(frozen=True)
 class Problem:
     """Minimise -Σ_i c_i log p_i + l2/2 ‖w‖² + l1 ‖w‖₁ over the raveled parameters.
 
+    With `firth`, half the log-determinant of the information is added to the log-likelihood.
     The penalties act on the parameters that the model calls penalised. All methods but
     `penalty` leave the l1 term, which has no derivative, to the solver.
     """
@@ -73,6 +75,12 @@ class Problem:
     shards: Shards | None
     block_bytes: int | None = None
     """In what blocks to read the rows, see `jaxprob.numerics.fused_pass`."""
+    firth: bool = False
+
+    @property
+    def certificates(self) -> Certificates | None:
+        """What can be proved about an optimum: Firth's penalty is not concave."""
+        return None if self.firth else self.model.certificates
 
     def start(self) -> Array:
         """(p,) where the model starts."""
@@ -151,6 +159,9 @@ class Problem:
         if self.l2 is not None:
             w = jnp.where(self.mask(), theta, 0.0)
             value, grad = value + self.l2 / 2 * jnp.vdot(w, w), grad + self.l2 * w
+        if self.firth:
+            half, slope = half_log_det(self, theta)
+            value, grad = value - half, grad - slope
         return value, grad
 
     def penalty(self, theta: Array) -> Array:

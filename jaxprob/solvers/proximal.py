@@ -80,7 +80,7 @@ class Proximal:
         move = _quadratic_minimiser(problem, new.theta, new.grad, h)
         slope = jnp.vdot(new.grad, move) + problem.penalty(new.theta + move)
         slope = slope - problem.penalty(new.theta)
-        proofs = problem.model.certificates
+        proofs = problem.certificates
         if proofs is None:
             evidence = no_verdict(new.theta)._replace(gap=-slope)
         else:

@@ -1,0 +1,161 @@
+"""Restarts: one model from many starting points, all of them returned.
+
+A convex objective has one minimum, and every start must end there: a check of solver and data.
+Others may have several; the fit with the best objective is then the one to take, and how often it
+was found says how far to trust it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from jaxprob.data import check_data
+from jaxprob.fit import Fit
+from jaxprob.many.fitting import fit_many
+from jaxprob.many.keys import check_key
+from jaxprob.models.base import Model, Status
+from jaxprob.solvers.driver import Solver
+from jaxprob.solvers.problem import Problem, Rows
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """Fits of one problem from several starts.
+
+    Attributes:
+        fits: one a lane; `fits.report()` says which failed.
+        objective: (B,) nats, what was minimised: minus the log-likelihood, plus the penalties.
+    """
+
+    fits: Fit
+    objective: np.ndarray
+
+    @property
+    def best(self) -> Fit:
+        """The fit with the least objective, of those that converged where some did."""
+        return self.fits.lane(self._best())
+
+    def times_found(self, *, within: float = 1e-6) -> int:
+        """How many of the converged runs ended as good as the best.
+
+        Args:
+            within: nats.
+        """
+        least = self.objective[self._best()]
+        good = np.asarray(self.fits.status) == Status.CONVERGED
+        return int(np.sum(good & (self.objective <= least + within)))
+
+    def _best(self) -> int:
+        good = np.asarray(self.fits.status) == Status.CONVERGED
+        known = np.where(np.isnan(self.objective), np.inf, self.objective)
+        return int(np.argmin(np.where(good, known, np.inf) if good.any() else known))
+
+    def __str__(self) -> str:
+        good = int(np.sum(np.asarray(self.fits.status) == Status.CONVERGED))
+        return (
+            f"{len(self.objective):,} starts, {good:,} converged, {self.times_found():,} of them "
+            f"to the best objective, {self.objective[self._best()]:.6f} nats"
+        )
+
+
+def restarts(
+    model: Model,
+    x: Any,
+    y: Any,
+    key: Array,
+    *,
+    num_starts: int = 10,
+    scale: float = 1.0,
+    weights: Any = None,
+    offset: Any = None,
+    l2: Any = None,
+    l1: Any = None,
+    solver: Solver | None = None,
+    memory_budget: int | None = None,
+    progress: bool | None = None,
+) -> Restarts:
+    """Fit a model from several starting points.
+
+    Each is what the model starts from, under a key of its own, plus normal noise.
+
+    Args:
+        model: such as `jaxprob.models.logistic.model()`.
+        x: (n, d) features.
+        y: (n,) labels.
+        key: a typed PRNG key.
+        num_starts: B.
+        scale: the standard deviation of the noise in each parameter.
+        weights: (n,) of the examples.
+        offset: as of `jaxprob.fit`.
+        l2: () ≥ 0.
+        l1: () ≥ 0.
+        solver: how to minimise.
+        memory_budget: as of `fit_many`.
+        progress: as of `fit_many`.
+
+    Returns:
+        Restarts, with the best of the fits and all others.
+
+    Raises:
+        ValueError: as `jaxprob.fit`, and for no starts or a scale that is no positive number.
+        TypeError: as `jaxprob.fit`, and for a key that is none.
+
+    Example:
+        >>> from jaxprob.models import logistic
+        >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]], [0, 0, 1, 0, 1]
+        >>> found = restarts(logistic.model(), x, y, jax.random.key(0), num_starts=4, l2=1.0)
+        >>> found.times_found(within=1e-3)
+        4
+    """
+    check_key(key)
+    if num_starts < 1:
+        raise ValueError(f"num_starts: expected at least 1, got {num_starts}")
+    if not (math.isfinite(scale) and scale >= 0):
+        raise ValueError(f"scale: expected a finite number of at least 0, got {scale}")
+    data = check_data(
+        x,
+        y,
+        weights,
+        offset,
+        num_classes=model.labels.num_classes,
+        extras=model.extras,
+        offset_columns=model.offset_columns,
+    )
+
+    def start(key: Array) -> Any:
+        own, noise = jax.random.split(key)
+        flat, back = ravel_pytree(model.init(own, data.x, data.y))
+        return back(flat + scale * jax.random.normal(noise, flat.shape, flat.dtype))
+
+    fits = fit_many(
+        model,
+        data.x,
+        data.y,
+        weights=data.weights,
+        offset=data.offset,
+        l2=l2,
+        l1=l1,
+        init=jax.vmap(start)(jax.random.split(key, num_starts)),
+        solver=solver,
+        memory_budget=memory_budget,
+        progress=progress,
+    )
+    return Restarts(fits, np.asarray(_objective(fits, data.x, data.y)))
+
+
+def _objective(fits: Fit, x: Array, y: Array) -> Array:
+    """(B,) minus the log-likelihood, plus the penalties."""
+
+    def penalty(theta: Array, l2: Array | None, l1: Array | None) -> Array:
+        problem = Problem(Rows(x, y, None, None), l2, l1, fits.model, False, None)
+        ridge = 0.0 if l2 is None else l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
+        return ridge + problem.penalty(theta)
+
+    theta = jax.vmap(lambda params: ravel_pytree(params)[0])(fits.params)
+    return jax.vmap(penalty)(theta, fits.l2, fits.l1) - fits.log_likelihood
