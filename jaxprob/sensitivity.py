@@ -120,13 +120,14 @@ def leave_one_out(fit: Fit) -> LeaveOneOut:
     return _over_lanes(fit, of_one)
 
 
-def l2_gradient(fit: Fit, x: Any, y: Any, *, offset: Any = None) -> Array:
+def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = None) -> Array:
     """The derivative in l2 of the log-likelihood of other examples: -(∇ log-lik)ᵀ H⁻¹ w.
 
     Args:
         fit: converged, from `jaxprob.fit` or `jaxprob.fit_many`, with l2 and without l1.
         x: (m, d) features of the validation examples.
         y: (m,) their labels.
+        weights: (m,) of the validation examples.
         offset: (m,) or (m, K).
 
     Returns:
@@ -148,7 +149,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, offset: Any = None) -> Array:
     data = check_data(
         x,
         y,
-        None,
+        weights,
         offset,
         num_classes=model.labels.num_classes,
         extras=model.extras,

@@ -1,5 +1,7 @@
 """Many fits in one call."""
 
+from jaxprob.many.choice import Choice as Choice
+from jaxprob.many.choice import choose_l2 as choose_l2
 from jaxprob.many.fitting import fit_many as fit_many
 from jaxprob.many.folds import folds as folds
 from jaxprob.many.groups import Groups as Groups
