@@ -182,6 +182,7 @@ def _root(derivative: Callable[[float], float], s: np.ndarray, best: int, tol: f
         if not np.isfinite(slope * ahead):
             return at
         if slope * ahead <= 0:
-            return float(brentq(derivative, *sorted((at, other)), xtol=tol / 2))
+            low, high = sorted((float(at), float(other)))
+            return brentq(derivative, low, high, xtol=tol / 2)  # pyright: ignore[reportReturnType]
         at, slope = other, ahead
     return at

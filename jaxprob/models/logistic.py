@@ -33,7 +33,7 @@ from jaxprob.models.base import Bind, Labels, Model
 from jaxprob.models.certificates import certificates_of
 from jaxprob.numerics import (
     bernoulli_log_prob,
-    bernoulli_score,
+    bernoulli_log_prob_and_score,
     bernoulli_variance,
     fused_pass,
     gram,
@@ -182,7 +182,8 @@ def log_likelihood_and_grad(
         row = dict(zip(given, rest, strict=True))
         z = _shift(z, params.bias, row.get("o"))
         c = row.get("c", jnp.ones((), z.dtype))
-        return c * bernoulli_log_prob(y, z), c * bernoulli_score(y, z)
+        log_prob, score = bernoulli_log_prob_and_score(y, z)
+        return c * log_prob, c * score
 
     rows = (y, *(a for a in (weights, offset) if a is not None))
     value, grad, total = fused_pass(kernel, x, params.weights, rows, block_bytes=block_bytes)

@@ -2,6 +2,9 @@
 
 from jaxprob.numerics.compensated import compensated_matvec as compensated_matvec
 from jaxprob.numerics.logspace import bernoulli_log_prob as bernoulli_log_prob
+from jaxprob.numerics.logspace import (
+    bernoulli_log_prob_and_score as bernoulli_log_prob_and_score,
+)
 from jaxprob.numerics.logspace import bernoulli_score as bernoulli_score
 from jaxprob.numerics.logspace import bernoulli_variance as bernoulli_variance
 from jaxprob.numerics.logspace import categorical_log_prob as categorical_log_prob

@@ -87,6 +87,54 @@ def _(primals: tuple, tangents: tuple):
     return sigmoid(x), dx * bernoulli_variance(x)
 
 
+_LOG1P = {
+    "float32": (
+        0.11612164612011674,
+        0.10853287900440187,
+        0.14296178997151418,
+        0.1999985316596486,
+        0.3333333366026371,
+    ),
+    "float64": (
+        0.08082022805971766,
+        0.04400369243072337,
+        0.06000536404795356,
+        0.06657072104827468,
+        0.07692785032479312,
+        0.09090894718066429,
+        0.11111111358713932,
+        0.1428571428355438,
+        0.20000000000007292,
+        0.3333333333333333,
+    ),
+}
+"""Polynomials near ((artanh √u) / √u - 1) / u for u up to 1/9, by Chebyshev interpolation."""
+
+
+def log1p_of_unit(e: Array) -> Array:
+    """Log (1 + e) for e from 0 to 1: 2 artanh (e / (2 + e)), in a third of the time of `log1p`.
+
+    Its derivative is that of the polynomial: callers bring their own.
+
+    Args:
+        e: floating, any shape, entries in [0, 1].
+
+    Returns:
+        Of the shape and dtype of e, within 2 units in the last place.
+
+    Example:
+        >>> round(float(log1p_of_unit(jnp.float32(1.0))), 6)
+        0.693147
+    """
+    half = e / (2 + e)
+    u = half * half
+    first, *rest = _LOG1P[e.dtype.name]
+    series = jnp.full_like(u, first)
+    for coefficient in rest:
+        series = series * u + coefficient
+    return 2 * half + 2 * half * (u * series)
+
+
 @jax.custom_jvp
 def log_sigmoid(x: Array) -> Array:
     """The log-probability log σ(x), for every float.
@@ -101,7 +149,7 @@ def log_sigmoid(x: Array) -> Array:
         >>> float(log_sigmoid(jnp.float32(-1000.0)))
         -1000.0
     """
-    return jnp.minimum(x, 0) - jnp.log1p(jnp.exp(-jnp.abs(x)))
+    return jnp.minimum(x, 0) - log1p_of_unit(jnp.exp(-jnp.abs(x)))
 
 
 @log_sigmoid.defjvp
@@ -159,6 +207,43 @@ def bernoulli_score(y: Array, logit: Array) -> Array:
         return jnp.where(y != 0, s, -s)
     y = jnp.asarray(y, logit.dtype)
     return y * sigmoid(-logit) - (1 - y) * sigmoid(logit)
+
+
+def bernoulli_log_prob_and_score(y: Array, logit: Array) -> tuple[Array, Array]:
+    """`bernoulli_log_prob` and `bernoulli_score`, from one exponential.
+
+    Args:
+        y: 0 or 1, any integer dtype or bool; or floating in [0, 1].
+        logit: floating, of the same shape.
+
+    Returns:
+        Two arrays of the shape and dtype of logit, with the errors of those.
+
+    Example:
+        >>> y, logit = jnp.array(1), jnp.array(0.0)
+        >>> [round(float(a), 4) for a in bernoulli_log_prob_and_score(y, logit)]
+        [-0.6931, 0.5]
+    """
+    if _is_soft(y):
+        return bernoulli_log_prob(y, logit), bernoulli_score(y, logit)
+    return _log_prob_and_score(y != 0, logit)
+
+
+@jax.custom_jvp
+def _log_prob_and_score(hit: Array, z: Array) -> tuple[Array, Array]:
+    e = jnp.exp(-jnp.abs(z))
+    signed = jnp.where(hit, z, -z)
+    miss = jnp.where(signed >= 0, e, jnp.ones_like(e)) / (1 + e)
+    return jnp.minimum(signed, 0) - log1p_of_unit(e), jnp.where(hit, miss, -miss)
+
+
+@_log_prob_and_score.defjvp
+def _(primals: tuple, tangents: tuple):
+    (hit, z), (_, dz) = primals, tangents
+    return _log_prob_and_score(hit, z), (
+        dz * bernoulli_score(hit, z),
+        -dz * bernoulli_variance(z),
+    )
 
 
 def bernoulli_variance(logit: Array) -> Array:
