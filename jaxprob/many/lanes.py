@@ -19,8 +19,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxprob.compilation import eager_jit
 from jaxprob.data import violations
 from jaxprob.fit import outcome_of
-from jaxprob.models.base import Bind, Evidence, Status
-from jaxprob.numerics.control import only_if
+from jaxprob.models.base import Bind, Status
 from jaxprob.solvers.driver import (
     Result,
     Solver,
@@ -39,6 +38,7 @@ from jaxprob.solvers.problem import Problem
 _STEPS = 6  # that a block takes at a time, before lanes in doubt are looked at
 _LEFT = 4  # a block is handed back when at most this part of its lanes is unfinished
 _FEW = 16  # lanes, which are run to their end
+_CERTAIN_STEPS = 3  # before separation is suspected
 _DATA = ("x", "y", "weights", "offset")
 
 
@@ -116,7 +116,8 @@ class Block(NamedTuple):
 
     progress: Progress
     is_open: Array  # () bool, whether the run goes on
-    doubtful: Array  # () bool
+    doubtful: Array  # () bool, whether it may be separated
+    unproved: Array  # () bool, whether it ended without a proof
     found: Found
 
 
@@ -175,43 +176,34 @@ def _batch(
 
 def _first(
     solver: Solver, draw: Bind | None, common: Common, own: Any, start: Array | None, live: Array
-) -> Block:
-    """Start the lanes of a block, and go on until few are left."""
+) -> Progress:
+    """Look at where the lanes of a block start, and at their data."""
+    del live
     batch = _batch(draw, common, own, start)
-    begin = getattr(solver, "start", None) if solver.max_steps > 0 else None
 
-    def look(problem: Problem, theta: Array | None) -> tuple[Any, Progress]:
+    def look(problem: Problem, theta: Array | None) -> Progress:
         theta = problem.start() if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
-        k = jnp.zeros((), jnp.int32)
-        if begin is not None:
-            state, k = begin(problem, fixed, theta)
-        else:
-            state, k = solver.step(problem, fixed, solver.init(problem, fixed, theta), k), 1
+        zero = jnp.zeros((), jnp.int32)
+        state = solver.step(problem, fixed, solver.init(problem, fixed, theta), zero)
         state = checked(problem, state, lacks_class(problem))
         data, evidence = problem.data, state.evidence
         bad = violations(*data, num_classes=problem.model.labels.num_classes)
         status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), evidence.status)
         status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
         state = state._replace(evidence=evidence._replace(status=status))
-        moved = jnp.any(state.theta != theta).astype(jnp.int32)
-        return fixed, Progress(state, jnp.asarray(k, jnp.int32), moved)
+        return Progress(state, zero + 1, zero)
 
     axes = batch.axes, batch.start_axis
-    fixed, progress = jax.vmap(look, in_axes=axes)(batch.problems, batch.starts)
-    return _go_on(solver, batch, fixed, progress, live)
+    return jax.vmap(look, in_axes=axes)(batch.problems, batch.starts)
 
 
 def _rest(
     solver: Solver, draw: Bind | None, common: Common, own: Any, progress: Progress, live: Array
 ) -> Block:
-    """Go on with lanes gathered from several blocks."""
+    """Go on with the lanes of a block until few are left."""
     batch = _batch(draw, common, own, None)
     fixed, _ = batch.map(solver.prepare, progress.state.theta)
-    return _go_on(solver, batch, fixed, progress, live)
-
-
-def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: Array) -> Block:
     quota = live.shape[0] // _LEFT if live.shape[0] > _FEW else 0
 
     def unfinished(progress: Progress) -> Array:
@@ -235,34 +227,34 @@ def _go_on(solver: Solver, batch: _Batch, fixed: Any, progress: Progress, live: 
     progress, _ = jax.lax.while_loop(going, step, (progress, jnp.zeros((), jnp.int32)))
 
     def end(problem: Problem, fixed: Any, progress: Progress) -> Block:
-        state, k, num_steps = progress
+        state, k, _ = progress
         goes_on = is_open(solver, state, k)
-        doubtful = is_doubtful(solver, problem, state) & goes_on
-        last = solver.finish(problem, fixed, state)
-        result = Result(last.theta, last.value, last.grad, last.evidence, num_steps, None)
-        if solver.needs_proof:
-            unproved = ~goes_on & is_unproved(last.evidence)
-            tol = getattr(solver, "tol", None)
-
-            def prove(result: Result, needed: Array) -> Evidence:
-                return judge(problem, result, tol, needed)
-
-            proof = only_if(unproved, prove, last.evidence, result, unproved)
-            result = result._replace(evidence=proof)
-        made, evidence = outcome_of(problem, result), result.evidence
-        found = Found(
-            made.params,
-            made.direction,
-            evidence.status,
-            made.log_likelihood,
-            evidence.gap,
-            made.grad_norm,
-            result.num_steps,
-            made.num_examples,
-        )
-        return Block(progress, goes_on, doubtful, found)
+        is_late = k > _CERTAIN_STEPS  # before, a step may be long because the start is far away
+        doubtful = is_doubtful(solver, problem, state) & goes_on & is_late
+        result = _ended(solver, problem, fixed, progress)
+        unproved = ~goes_on & is_unproved(result.evidence) & solver.needs_proof
+        return Block(progress, goes_on, doubtful, unproved, _found(problem, result))
 
     return batch.map(end, fixed, progress)
+
+
+def _ended(solver: Solver, problem: Problem, fixed: Any, progress: Progress) -> Result:
+    last = solver.finish(problem, fixed, progress.state)
+    return Result(last.theta, last.value, last.grad, last.evidence, progress.num_steps, None)
+
+
+def _found(problem: Problem, result: Result) -> Found:
+    made, evidence = outcome_of(problem, result), result.evidence
+    return Found(
+        made.params,
+        made.direction,
+        evidence.status,
+        made.log_likelihood,
+        evidence.gap,
+        made.grad_norm,
+        result.num_steps,
+        made.num_examples,
+    )
 
 
 def _seek(
@@ -274,6 +266,22 @@ def _seek(
 
     def one(problem: Problem, progress: Progress) -> Progress:
         return progress._replace(state=seek(solver, problem, progress.state))
+
+    return batch.map_in_turn(one, progress)
+
+
+def _judge(
+    solver: Solver, draw: Bind | None, common: Common, own: Any, progress: Progress, live: Array
+) -> Found:
+    """Ask the exact Hessian about lanes that ended without a proof."""
+    del live
+    batch = _batch(draw, common, own, None)
+
+    def one(problem: Problem, progress: Progress) -> Found:
+        fixed, _ = solver.prepare(problem, progress.state.theta)
+        result = _ended(solver, problem, fixed, progress)
+        evidence = judge(problem, result, getattr(solver, "tol", None))
+        return _found(problem, result._replace(evidence=evidence))
 
     return batch.map_in_turn(one, progress)
 
@@ -343,8 +351,8 @@ def first(
     *,
     draw: Bind | None,
     shape: Shape,
-) -> Block:
-    """Start lanes that share where they start, or have it among their parts as "theta"."""
+) -> Progress:
+    """Look at lanes that share where they start, or have it among their parts as "theta"."""
     return _laid_out(_first, solver, draw, shape, common, own, start, live, own_start=False)
 
 
@@ -359,7 +367,7 @@ def rest(
     draw: Bind | None,
     shape: Shape,
 ) -> Block:
-    """Go on with lanes that were handed back."""
+    """Go on with lanes."""
     return _laid_out(_rest, solver, draw, shape, common, own, progress, live, own_start=True)
 
 
@@ -376,3 +384,18 @@ def proofs(
 ) -> Progress:
     """Look whether lanes in doubt are separated."""
     return _laid_out(_seek, solver, draw, shape, common, own, progress, live, own_start=True)
+
+
+@partial(eager_jit, static_argnames=["draw", "shape"])
+def proved(
+    solver: Solver,
+    common: Common,
+    own: Any,
+    progress: Progress,
+    live: Array,
+    *,
+    draw: Bind | None,
+    shape: Shape,
+) -> Found:
+    """What is found of lanes that ended without a proof of their own."""
+    return _laid_out(_judge, solver, draw, shape, common, own, progress, live, own_start=True)

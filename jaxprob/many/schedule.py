@@ -21,6 +21,7 @@ _GPU_LANES = 1 << 14
 _LEAST = 8  # lanes in a block
 _SMALLER = 4  # each size of a gathered block is so many times the next
 _CALL_ELEMENTS = 1 << 26  # of the data of all lanes of a call: what passes between two looks
+_MUCH_WORK = 1e7  # from here on programs are worth more seconds of compilation
 _COPIES = 8  # of a lane's rows, that a step holds at a time
 
 
@@ -129,8 +130,9 @@ class Run:
             everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
         shared = lanes.common, start, solver
         self.common, self.start, self.solver = jax.device_put(shared, everywhere)
+        self.is_large = _work(lanes) >= _MUCH_WORK
         self.next, self.done = 0, 0
-        self.ready, self.doubtful = Pool(), Pool()
+        self.ready, self.doubtful, self.unproved = Pool(), Pool(), Pool()
         self.found: Found | None = None
         self.is_done = np.zeros(lanes.size, bool)
 
@@ -155,36 +157,44 @@ class Run:
 
     def _next_call(self, *, idle: bool) -> Call | None:
         """Full blocks first; others only when there is nothing that could fill them."""
-        size = self.shape.size
-        fresh = self.next < self.lanes.size
-        if self.doubtful.size >= size:
-            return self._gathered(programs.proofs, self.doubtful, self._keep_proofs)
-        if self.ready.size >= size:
-            return self._gathered(programs.rest, self.ready, self._keep_block)
-        if fresh:
-            index = np.arange(self.next, min(self.next + size, self.lanes.size))
-            self.next += len(index)
-            result = self._call(programs.first, self.shape, index, self.start)
-            return Call(index, result, self._keep_block)
-        if not idle:
-            return None
-        if self.doubtful.size:
-            return self._gathered(programs.proofs, self.doubtful, self._keep_proofs)
-        if self.ready.size:
-            return self._gathered(programs.rest, self.ready, self._keep_block)
+        for full in (True, False):
+            for pool, program, keep in (
+                (self.doubtful, programs.proofs, self._keep_proofs),
+                (self.unproved, programs.proved, self._keep_found),
+                (self.ready, programs.rest, self._keep_block),
+            ):
+                if pool.size >= (self.shape.size if full else 1):
+                    return self._gathered(program, pool, keep)
+            if self.next < self.lanes.size:
+                return self._fresh()
+            if not idle:
+                return None
         return None
+
+    def _fresh(self) -> Call:
+        index = np.arange(self.next, min(self.next + self.shape.size, self.lanes.size))
+        self.next += len(index)
+        own = self._own(index, self.shape)
+        started = self._call(programs.first, self.shape, index, own, self.start)
+        result = self._call(programs.rest, self.shape, index, own, started)
+        return Call(index, result, self._keep_block)
 
     def _gathered(self, program: Any, pool: Pool, keep: Callable[..., None]) -> Call:
         shape = gathered(self.shape, pool.size)
         index, progress = pool.take(shape.size)
         padded = _at(progress, _padded(np.arange(len(index)), shape.size))
-        return Call(index, self._call(program, shape, index, padded), keep)
+        result = self._call(program, shape, index, self._own(index, shape), padded)
+        return Call(index, result, keep)
 
-    def _call(self, program: Any, shape: Shape, index: np.ndarray, start: Any) -> Any:
-        live = np.arange(shape.size) < len(index)
+    def _own(self, index: np.ndarray, shape: Shape) -> dict[str, Any]:
         own = {name: self._take(name, index, shape.size) for name in self.lanes.own}
+        return jax.device_put(own, _spread(shape))
+
+    def _call(self, program: Any, shape: Shape, index: np.ndarray, own: Any, start: Any) -> Any:
+        live = np.arange(shape.size) < len(index)
         keywords = {"draw": self.lanes.draw, "shape": shape}
-        return program(self.solver, self.common, own, start, live, **keywords)
+        call = program.optimised if self.is_large else program
+        return call(self.solver, self.common, own, start, live, **keywords)
 
     def _take(self, name: str, index: np.ndarray, size: int) -> Any:
         """The lanes of one array, the last one repeated to fill the block."""
@@ -198,20 +208,41 @@ class Run:
 
     def _keep_block(self, index: np.ndarray, block: Block) -> None:
         count = len(index)
-        found, goes_on, doubtful = jax.device_get((block.found, block.is_open, block.doubtful))
-        goes_on, doubtful = goes_on[:count], doubtful[:count]
-        if goes_on.any():
+        flags = block.is_open, block.doubtful, block.unproved
+        goes_on, doubtful, unproved = (a[:count] for a in jax.device_get(flags))
+        if (goes_on | unproved).any():
             progress = jax.device_get(block.progress)
             self.ready.put(index, progress, goes_on & ~doubtful)
             self.doubtful.put(index, progress, goes_on & doubtful)
+            self.unproved.put(index, progress, unproved)
+        self._keep(index, block.found, ~goes_on & ~unproved)
+
+    def _keep_found(self, index: np.ndarray, found: Found) -> None:
+        self._keep(index, found, np.ones(len(index), bool))
+
+    def _keep(self, index: np.ndarray, found: Found, ended: np.ndarray) -> None:
+        found = jax.device_get(found)
         if self.found is None:
             blank = jax.tree.map(lambda a: _blank(a, self.lanes.size), found)
             blank.status[:] = Status.MAX_STEPS
             self.found = blank
-        ended = np.flatnonzero(~goes_on)
+        ended = np.flatnonzero(ended)
         jax.tree.map(lambda a, new: a.__setitem__(index[ended], new[ended]), self.found, found)
         self.is_done[index[ended]] = True
         self.done += len(ended)
+
+
+def _spread(shape: Shape) -> Any:
+    """Where the lanes of a call are."""
+    if shape.devices == 1:
+        return None
+    return NamedSharding(mesh_of(shape.devices), PartitionSpec("lanes"))
+
+
+def _work(lanes: Lanes) -> float:
+    """Roughly the operations of a pass over the data of all lanes."""
+    x = lanes.own.get("x", lanes.base.data.x)
+    return lanes.size * float(np.prod(x.shape[-2:])) * lanes.base.model.labels.num_classes
 
 
 def _blank(a: np.ndarray, size: int) -> np.ndarray:

@@ -40,7 +40,7 @@ from jaxprob.models.base import Bind, Labels, Model
 from jaxprob.models.certificates import certificates_of
 from jaxprob.numerics import (
     categorical_log_prob,
-    categorical_score,
+    categorical_log_prob_and_score,
     fused_pass,
     log_softmax,
     matvec,
@@ -218,9 +218,9 @@ def log_likelihood_and_grad(
     def kernel(z: Array, y: Array, *rest: Array) -> tuple[Array, Array]:
         row = dict(zip(given, rest, strict=True))
         z = _shift(z, params.bias, row.get("o"), parameterisation)
+        value, score = categorical_log_prob_and_score(y, z.T)
         c = row.get("c", jnp.ones(y.shape, z.dtype))
-        value = c * categorical_log_prob(y, z)
-        return value, (c[:, None] * categorical_score(y, z))[:, :num_rows]
+        return c * value, (c[None, :] * score[:num_rows]).T
 
     rows = (y, *(a for a in (weights, offset) if a is not None))
     value, grad, total = fused_pass(kernel, x, params.weights, rows, block_bytes=block_bytes)

@@ -8,6 +8,9 @@ from jaxprob.numerics.logspace import (
 from jaxprob.numerics.logspace import bernoulli_score as bernoulli_score
 from jaxprob.numerics.logspace import bernoulli_variance as bernoulli_variance
 from jaxprob.numerics.logspace import categorical_log_prob as categorical_log_prob
+from jaxprob.numerics.logspace import (
+    categorical_log_prob_and_score as categorical_log_prob_and_score,
+)
 from jaxprob.numerics.logspace import categorical_score as categorical_score
 from jaxprob.numerics.logspace import log_sigmoid as log_sigmoid
 from jaxprob.numerics.logspace import log_softmax as log_softmax

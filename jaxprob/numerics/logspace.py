@@ -15,6 +15,8 @@ which matters for classes far behind the leading one: without it their entries a
 many units in the last place as they are nats behind.
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -279,13 +281,19 @@ def _behind(z: Array, compensated: bool) -> tuple[Array, Array | float]:
     return d, jnp.where(jnp.isfinite(d) & jnp.isfinite(error), error, 0.0)
 
 
-def _sum(e: Array) -> Array:
-    """Σ e over the last axis, as a tree: in a row, many small terms vanish beside a large one."""
-    while (size := e.shape[-1]) > 1:
+def _sum(e: Array, axis: int = -1) -> Array:
+    """Σ e over one axis, as a tree: in a row, many small terms vanish beside a large one."""
+    return _fold(jnp.add, e, axis)
+
+
+def _fold(pair: Callable[[Array, Array], Array], e: Array, axis: int) -> Array:
+    """The entries of one axis taken together two by two."""
+    while (size := e.shape[axis]) > 1:
         half = size // 2
-        pairs = e[..., :half] + e[..., half : 2 * half]
-        e = pairs if size % 2 == 0 else jnp.concatenate([pairs, e[..., -1:]], axis=-1)
-    return e[..., 0]
+        take = partial(jax.lax.slice_in_dim, e, axis=axis)
+        pairs = pair(take(0, half), take(half, 2 * half))
+        e = pairs if size % 2 == 0 else jnp.concatenate([pairs, take(size - 1, size)], axis=axis)
+    return jnp.squeeze(e, axis)
 
 
 def _masses(y: Array, z: Array, compensated: bool) -> tuple[Array, Array, Array, Array]:
@@ -386,6 +394,58 @@ def categorical_score(y: Array, logits: Array, *, compensated: bool = False) -> 
         [-0.25, 0.75, -0.25, -0.25]
     """
     return _categorical_score(y, logits, compensated)
+
+
+@jax.custom_jvp
+def _classes_first(y: Array, z: Array) -> tuple[Array, Array]:
+    m = _fold(jnp.maximum, z, 0)[None]
+    d = jnp.where((z == m) & (m > -jnp.inf), 0.0, z - m)
+    e = jnp.exp(d)
+    classes = jax.lax.broadcasted_iota(jnp.int32, z.shape, 0)
+    hit = jnp.asarray(y, jnp.int32)[None] == classes
+    own = _sum(jnp.where(hit, e, 0.0), axis=0)
+    others = _sum(jnp.where(hit, 0.0, e), axis=0)
+    lead = _sum(jnp.where(hit, d, 0.0), axis=0)
+    score = jnp.where(hit, others[None], -e) / (own + others)[None]
+    return lead - _log1p_up_to(others + (own - 1), len(z) - 1), score
+
+
+@_classes_first.defjvp
+def _(primals: tuple, tangents: tuple):
+    (y, z), (_, dz) = primals, tangents
+    value, score = _classes_first(y, z)
+    p = _softmax(z.T, False)
+    return (value, score), (jnp.sum(score * dz, axis=0), (-p * _relative(p, dz.T)).T)
+
+
+def _log1p_up_to(s: Array, most: int) -> Array:
+    """Log (1 + s) for s from 0 to a small number: by halves, and a polynomial for what is left."""
+    whole, rest = jnp.zeros_like(s), s
+    for power in range(1, max(1, most).bit_length() + 1):
+        large = 1 + s >= 2.0**power
+        whole = jnp.where(large, power * math.log(2), whole)
+        rest = jnp.where(large, (1 + s) / 2.0**power - 1, rest)
+    return whole + log1p_of_unit(rest)
+
+
+def categorical_log_prob_and_score(y: Array, logits: Array) -> tuple[Array, Array]:
+    """`categorical_log_prob` and `categorical_score` of n labels, the classes first.
+
+    What lies side by side in memory is of the same class: several times faster for few classes.
+
+    Args:
+        y: (n,) integers in 0..K-1.
+        logits: (K, n) floating.
+
+    Returns:
+        (n,) and (K, n), with the errors of those.
+
+    Example:
+        >>> value, score = categorical_log_prob_and_score(jnp.array([1]), jnp.zeros((4, 1)))
+        >>> score[:, 0].tolist()
+        [-0.25, 0.75, -0.25, -0.25]
+    """
+    return _classes_first(y, logits)
 
 
 def softmax(logits: Array, *, compensated: bool = False) -> Array:

@@ -106,6 +106,40 @@ def rmatvec(x: Array, r: Array) -> Array:
     return jnp.sum(blocks, axis=0)
 
 
+@custom_vmap
+def _total(a: Array) -> Array:
+    return jnp.sum(a, axis=0)
+
+
+@_total.def_vmap
+def _total_rule(axis_size: int, in_batched: list[bool], a: Array):
+    """By the linear algebra library, which sums several numbers at a time."""
+    del axis_size, in_batched
+    return jnp.tensordot(a, jnp.ones(a.shape[1], a.dtype), (1, 0)), True
+
+
+@jax.custom_jvp
+def total(a: Array) -> Array:
+    """The sum over rows, fast also under `vmap`.
+
+    Args:
+        a: (n, ...) floating.
+
+    Returns:
+        (...).
+
+    Example:
+        >>> float(total(jnp.ones(3)))
+        3.0
+    """
+    return _total(a)
+
+
+@total.defjvp
+def _(primals: tuple, tangents: tuple):
+    return total(*primals), jnp.sum(tangents[0], axis=0)
+
+
 def _over_blocks(fn: Callable[..., Any], num_rows: int, block: int, rows: tuple[Array, ...]) -> Any:
     """Sum fn(block of rows) over blocks; the last, shorter one is a call of its own."""
     whole = num_rows // block * block
@@ -261,7 +295,7 @@ def fused_pass(
 
     def of_rows(x: Array, *rows: Array) -> tuple[Array, Array, Array]:
         value, r = kernel(matvec(x, w), *rows)
-        return jnp.sum(value), rmatvec(x, r), jnp.sum(r, axis=0)
+        return total(value), rmatvec(x, r), total(r)
 
     def of_block(x: Array, *rows: Array) -> tuple[Array, Array, Array]:
         value, r = kernel(matvec(x, w), *rows)

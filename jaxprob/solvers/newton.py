@@ -77,12 +77,6 @@ class Newton:
         nothing, zero = jnp.zeros_like(theta), jnp.zeros((), jnp.int32)
         return blank(theta, Memory(no_factor(theta), nothing, infinite, zero))
 
-    def start(self, problem: Problem, fixed: None, theta: Array) -> tuple[State, int]:
-        """The state after steps 0 and 1: for lanes that share where they start."""
-        value, grad = problem.value_and_grad(theta)
-        state = self.init(problem, fixed, theta)._replace(value=value, grad=grad)
-        return self._moved(problem, state, self._look(problem, state)), 2
-
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
         """Compute the Hessian and what it proves, then move with it; step 0 only finds a value."""
         look, needed = partial(self._look, problem), is_undecided(state) & (k > 0)
@@ -219,23 +213,18 @@ def judge(
     problem: Problem,
     result: Result,
     tol: Array | float | None,
-    needed: Array | bool = True,
 ) -> Evidence:
-    """What the exact Hessian proves where a run ended, its own verdict where that is nothing.
-
-    Where it is not needed, anything may be returned.
-    """
-    needed = jnp.asarray(needed)
+    """What the exact Hessian proves where a run ended, its own verdict where that is nothing."""
     hess = problem.hess(result.theta)
-    factor = factorise(hess, needed)
+    factor = factorise(hess)
     step = -factor.solve(result.grad)
     decrement = -jnp.vdot(result.grad, step) / 2
-    at = Point(result.theta, result.value, result.grad, hess, needed)
+    at = Point(result.theta, result.value, result.grad, hess, jnp.ones((), bool))
     evidence = _verdict(problem, at, factor, tol, decrement)
     state = State(*at[:3], evidence, Memory(factor, step, decrement, jnp.zeros((), jnp.int32)))
     state = checked(problem, state, lacks_class(problem))
     solver = newton(tol=tol)
-    doubtful = is_doubtful(solver, problem, state) & needed
+    doubtful = is_doubtful(solver, problem, state)
     evidence = only_if(doubtful, lambda state: seek(solver, problem, state), state, state).evidence
     open_ = evidence.status == Status.MAX_STEPS
     return evidence._replace(status=jnp.where(open_, result.evidence.status, evidence.status))
