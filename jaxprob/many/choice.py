@@ -119,7 +119,7 @@ def choose_l2(
     )
     if values is None:
         rows = {"weights": data.weights, "offset": data.offset}
-        values = penalties(model, data.x, data.y, num_values=25, smallest=1e-8, **rows)
+        values = penalties(model, data.x, data.y, num_values=25, smallest=1e-8, **rows)  # pyright: ignore[reportArgumentType]
     values = np.sort(np.asarray(values, float))
     if values.ndim != 1 or len(values) == 0 or not np.all((values > 0) & np.isfinite(values)):
         raise ValueError(f"values: expected positive numbers (m,), got {values}")

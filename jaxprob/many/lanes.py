@@ -204,7 +204,8 @@ def _rest(
     """Go on with the lanes of a block until few are left."""
     batch = _batch(draw, common, own, None)
     fixed, _ = batch.map(solver.prepare, progress.state.theta)
-    quota = live.shape[0] // _LEFT if live.shape[0] > _FEW else 0
+    alive = jnp.sum(live)  # a block may be filled up: what is gathered must go on
+    quota = jnp.where(alive > _FEW, alive // _LEFT, 0)
 
     def unfinished(progress: Progress) -> Array:
         return jax.vmap(partial(is_open, solver))(progress.state, progress.k) & live

@@ -15,11 +15,12 @@ from jaxprob.many.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
 from jaxprob.models.base import Status
 from jaxprob.solvers.driver import Solver
 
-_ELEMENTS = 1 << 19  # of all arrays (L, n) of a block of lanes that share x, on a CPU
+_ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
+_SHARED_LANES = 64  # in such a block, or more: each forms the products of the columns anew
 _OWN_BYTES = 1 << 19  # of the data of a block of lanes that do not, on a CPU: its cache
 _GPU_LANES = 1 << 14
 _LEAST = 8  # lanes in a block
-_SMALLER = 4  # each size of a gathered block is so many times the next
+_MANY_LANES = 1000  # of which some are likely to be gathered
 _CALL_ELEMENTS = 1 << 26  # of the data of all lanes of a call: what passes between two looks
 _MUCH_WORK = 1e7  # from here on programs are worth more seconds of compilation
 _COPIES = 8  # of a lane's rows, that a step holds at a time
@@ -98,7 +99,7 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
     elif "x" in own:
         side = _OWN_BYTES // (item * n * (d + 2))
     else:
-        side = _ELEMENTS // (n * columns)
+        side = max(_SHARED_LANES, _ELEMENTS // (n * columns))
     most = max(1, budget // (devices * bytes_each))
     side = int(np.clip(side, min(_LEAST, most), most))
     calls_size = max(side, min(_CALL_ELEMENTS // (n * (columns + (d if "x" in own else 0))), most))
@@ -110,14 +111,7 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
     return Shape(devices, turns, side)
 
 
-def gathered(shape: Shape, count: int) -> Shape:
-    """The smallest layout for so many gathered lanes: one of few, as each is compiled."""
-    devices, turns, side = shape
-    while turns > 1 and devices * -(-turns // _SMALLER) * side >= count:
-        turns = -(-turns // _SMALLER)
-    while turns == 1 and side > _LEAST and devices * -(-side // _SMALLER) >= count:
-        side = max(_LEAST, -(-side // _SMALLER))
-    return Shape(devices, turns, side)
+_PREPARED: set[Any] = set()
 
 
 class Run:
@@ -125,6 +119,7 @@ class Run:
 
     def __init__(self, lanes: Lanes, solver: Solver, start: Array | None, shape: Shape) -> None:
         self.lanes, self.shape = lanes, shape
+        self.small = shape._replace(turns=1)  # of gathered lanes: no third, as each is compiled
         everywhere = None
         if shape.devices > 1:
             everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
@@ -163,7 +158,7 @@ class Run:
                 (self.unproved, programs.proved, self._keep_found),
                 (self.ready, programs.rest, self._keep_block),
             ):
-                if pool.size >= (self.shape.size if full else 1):
+                if pool.size >= (self.small.size if full else 1):
                     return self._gathered(program, pool, keep)
             if self.next < self.lanes.size:
                 return self._fresh()
@@ -171,16 +166,29 @@ class Run:
                 return None
         return None
 
+    def _prepare(self, started: Progress) -> None:
+        """Compile what goes on with gathered lanes, lest that happens in some later call only."""
+        index = np.arange(self.small.size)
+        own = self._own(index, self.small)
+        key = jax.tree.structure(self.common), self.lanes.draw, self.small, self.is_large
+        key += tuple((np.shape(a), a.dtype) for a in jax.tree.leaves((self.common, own)))
+        if key not in _PREPARED:
+            some = _at(jax.device_get(started), index)
+            self._call(programs.rest, self.small, index[:0], own, some)
+            _PREPARED.add(key)
+
     def _fresh(self) -> Call:
         index = np.arange(self.next, min(self.next + self.shape.size, self.lanes.size))
         self.next += len(index)
         own = self._own(index, self.shape)
         started = self._call(programs.first, self.shape, index, own, self.start)
         result = self._call(programs.rest, self.shape, index, own, started)
+        if self.small != self.shape and self.lanes.size >= _MANY_LANES:
+            self._prepare(started)
         return Call(index, result, self._keep_block)
 
     def _gathered(self, program: Any, pool: Pool, keep: Callable[..., None]) -> Call:
-        shape = gathered(self.shape, pool.size)
+        shape = self.shape if pool.size >= self.shape.size else self.small
         index, progress = pool.take(shape.size)
         padded = _at(progress, _padded(np.arange(len(index)), shape.size))
         result = self._call(program, shape, index, self._own(index, shape), padded)

@@ -34,8 +34,9 @@ from jaxprob.models.certificates import KL_HALF
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, Inverse, invert, no_inverse
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
-from jaxprob.solvers.linesearch import Move, all_finite, backtrack
+from jaxprob.solvers.linesearch import Move, all_finite
 from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.quasi_newton import At, no_pairs, step, unknown
 
 _ROWS_PER_PARAM = 100
 _PARTS = 4  # of the sample, of which the first Hessian, far from the optimum, takes one
@@ -43,7 +44,6 @@ _STEPS = 16  # on the sample with one Hessian
 _MOST_HESSIANS = 8
 _ENOUGH = -1  # instead of their number
 _IDLE_STEPS = 4
-_LEAST_LEFT = 1e-2  # of the curvature of a move, after what the older ones know of it
 
 
 class Fixed(NamedTuple):
@@ -64,60 +64,6 @@ class Fixed(NamedTuple):
     def num_parts(self) -> int:
         """As many as wanted, if there are so many rows."""
         return min(_PARTS, self.sample.rows_per_device())
-
-
-class Pairs(NamedTuple):
-    """Moves s and changes y of the gradient, conjugate: sᵢᵀyⱼ = δᵢⱼ; newest last, zeros before."""
-
-    moves: Array  # (memory, p)
-    changes: Array  # (memory, p)
-    solved: Array  # (memory, p), M⁻¹ y
-
-    def inverse(self, v: Array, solved: Array) -> Array:
-        """The inverse Hessian that the metric and all pairs make, times v, given M⁻¹ v.
-
-        With S the moves and Y = H S the changes it is the block BFGS update
-
-            S Sᵀ + (I - S Yᵀ) M⁻¹ (I - Y Sᵀ),
-
-        which minimises exactly over the span of S, as conjugate gradients do; the usual recursion
-        meets only the newest pair exactly, and takes half as many steps again.
-        """
-        along = self.moves @ v
-        rest = solved - along @ self.solved
-        return rest + (along - self.changes @ rest) @ self.moves
-
-    def updated(self, move: Array, change: Array, solved: Array, good: Array) -> "Pairs":
-        """With one more pair and M⁻¹ times its change, if it is good and has curvature.
-
-        All older pairs are dropped where it adds nothing to them but rounding.
-        """
-        newest = jnp.stack([move, change, solved])
-        ahead, back = self.changes @ move, self.moves @ change  # equal under one Hessian
-        known = jnp.stack([ahead @ self.moves, back @ self.changes, back @ self.solved])
-        conjugate = newest - known
-        curvature, left = jnp.vdot(move, change), jnp.vdot(conjugate[0], conjugate[1])
-        adds = left > _LEAST_LEFT * curvature
-        newest = jnp.where(adds, conjugate, newest)
-        curvature = jnp.where(adds, left, curvature)
-        usable = good & (curvature > 0)
-        newest = newest / jnp.sqrt(jnp.where(usable, curvature, 1.0))
-        old = jnp.stack(self)
-        live = jnp.where(adds, old[:, 1:], 0.0)
-        return Pairs(*jnp.where(usable, jnp.concatenate([live, newest[:, None]], axis=1), old))
-
-
-def _no_pairs(memory: int, theta: Array) -> Pairs:
-    return Pairs(*jnp.zeros((3, memory, len(theta)), theta.dtype))
-
-
-class At(NamedTuple):
-    """Where an L-BFGS run is: a point, M⁻¹ g there, the pairs, and what the last step promised."""
-
-    move: Move
-    solved: Array  # (p,)
-    pairs: Pairs
-    promise: Array  # (), the slope along the step, negated; infinite before the first
 
 
 class Metric(NamedTuple):
@@ -151,27 +97,6 @@ class Objective(NamedTuple):
     def penalty(self, theta: Array) -> Array:
         """None beside l2."""
         return jnp.zeros((), theta.dtype)
-
-
-def _unknown(theta: Array, memory: int) -> At:
-    """At a point of which nothing is known."""
-    zero, infinite = jnp.zeros_like(theta), jnp.asarray(jnp.inf, theta.dtype)
-    move = Move(theta, infinite, zero, jnp.ones((), bool), infinite)
-    return At(move, zero, _no_pairs(memory, theta), infinite)
-
-
-def _step(objective: Objective, factor: Factor | Inverse, at: At) -> At:
-    """One L-BFGS step. From an unknown value, which is infinite, it only looks."""
-    old = at.move
-    step = -at.pairs.inverse(old.grad, at.solved)
-    slope = jnp.vdot(old.grad, step)
-    new = backtrack(objective, old.theta, old.value, old.grad, step, slope)
-    solved = factor.solve(new.grad)
-    known = jnp.isfinite(old.value)
-    pairs = at.pairs.updated(
-        new.theta - old.theta, new.grad - old.grad, solved - at.solved, new.accepted & known
-    )
-    return At(new, solved, pairs, jnp.where(known, -slope, jnp.inf))
 
 
 class Memory(NamedTuple):
@@ -215,7 +140,7 @@ class LBFGS:
         """Nothing known yet."""
         infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
         metric = Metric(no_inverse(theta), theta, jnp.zeros((), bool))
-        at = _unknown(theta, self.memory)
+        at = unknown(theta, self.memory)
         return blank(theta, Memory(at, metric, zero, infinite, zero))
 
     def step(self, problem: Problem, fixed: Fixed, state: State, k: Array) -> State:
@@ -244,14 +169,14 @@ class LBFGS:
 
             at, _ = jax.lax.while_loop(
                 unfinished,
-                lambda c: (_step(objective, metric.factor, c[0]), c[1] + 1),
+                lambda c: (step(objective, metric.factor, c[0]), c[1] + 1),
                 (at, jnp.zeros((), jnp.int32)),
             )
             fitted = (hessians > 0) & ((at.promise <= close) | ~at.move.accepted)
             last = fitted | (hessians == _MOST_HESSIANS - 1)
             start = jnp.where(all_finite(at.move.theta), at.move.theta, state.theta)
-            unknown = partial(_unknown, memory=self.memory)
-            at = only_if(last & ~on_all, unknown, at, start)
+            afresh = partial(unknown, memory=self.memory)
+            at = only_if(last & ~on_all, afresh, at, start)
             hessians = jnp.where(on_all | last, _ENOUGH, hessians + 1)
             return at, metric, hessians, on_all
 
@@ -279,7 +204,7 @@ class LBFGS:
         factor = jax.tree.map(lambda a: a.astype(theta.dtype), factor)
         factor = factor._replace(scale=factor.scale * jnp.sqrt(fixed.ratio))
         move = at.move._replace(accepted=jnp.ones((), bool))
-        none = _no_pairs(self.memory, theta)
+        none = no_pairs(self.memory, theta)
         at = At(move, factor.solve(move.grad), none, jnp.full_like(at.promise, jnp.inf))
         return at, Metric(factor, theta, proper)
 

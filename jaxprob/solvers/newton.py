@@ -4,8 +4,9 @@ From θ, with gradient g and Hessian H, the step is δ = -H⁻¹g (iteratively r
 halved until the objective falls. It converges from every start where a finite optimum exists,
 quadratically in the end, and never increases the objective beyond rounding on any input. Each
 Hessian costs n p² operations, so this is the method for small p, or for n not much larger than p.
-A Hessian is used for further, cheap moves while that is the quicker way to the tolerance: from an
-error e, Newton's move leaves e², and each further one a factor e less.
+A Hessian is used for further, cheap moves while these make fast progress: each corrects it by what
+the gradients of the moves so far say of the curvature (`quasi_newton`), and is left behind by a new
+Hessian where that does not help.
 
 Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5; Kelley, Iterative Methods for
 Linear and Nonlinear Equations, 1995, section 5.4.3 (Shamanskii).
@@ -36,13 +37,13 @@ from jaxprob.solvers.driver import (
     tolerance,
     with_status,
 )
-from jaxprob.solvers.linesearch import Move, all_finite, backtrack
+from jaxprob.solvers.linesearch import Move
 from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.quasi_newton import At, no_pairs, step
 
-_MANY_MOVES, _MOST_MOVES = 4, 16  # with one Hessian
-_PARAMS_PER_MOVE = 8  # from many moves on, so many parameters are worth one more
-_BEYOND = {"float64": 1e-8, "float32": 1e-2}  # the tolerance: what moves aim at
-_GOOD_RATIO = 1 / 4  # of what two moves promise: else the Hessian has changed too much
+_MOST_MOVES = 10  # with one Hessian
+_BEYOND = {"float64": 1e-6, "float32": 1e-2}  # the tolerance: what moves aim at
+_GOOD_RATIO = 1 / 4  # of gᵀH⁻¹g, from one move to the next: else the Hessian has changed too much
 _NEAR_ENOUGH = 2  # times the tolerance: a larger decrement promises no bound that is small enough
 _IDLE_STEPS = 4  # without progress, in the objective or in the bound, before a run has stalled
 
@@ -132,35 +133,30 @@ class Newton:
 
 
 def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
-    """The Newton step, and further ones with the same Hessian while that is the quicker way."""
+    """The Newton step, and quasi-Newton ones from there, while each squares what the last left."""
     factor, undecided = state.memory.factor, is_undecided(state)
-    enough = tolerance(tol, state.value) * _BEYOND[state.theta.dtype.name]
-    patience = len(state.theta) / _PARAMS_PER_MOVE
+    enough = 2 * _BEYOND[state.theta.dtype.name] * tolerance(tol, state.value)
 
-    def move(carry: tuple[Move, Array, Array, Array]) -> tuple[Move, Array, Array, Array]:
-        at, _, promise, count = carry
-        step = -factor.solve(at.grad)
-        step = jnp.where(all_finite(step), step, -at.grad)  # a Hessian may underflow
-        slope = jnp.vdot(at.grad, step)
-        new = backtrack(problem, at.theta, at.value, at.grad, step, slope, wanted=undecided)
-        new = new._replace(accepted=new.accepted | (count > 0))  # the first move decides
-        return new, promise, -slope, count + 1
+    def left(at: At) -> Array:
+        return jnp.vdot(at.move.grad, at.solved)
 
-    def useful(carry: tuple[Move, Array, Array, Array]) -> Array:
-        at, before, promise, count = carry
-        ratio = promise / before  # 0 after the first move
-        next_one = jnp.where(count > 1, ratio, 1.0) * promise
-        left = jnp.log(next_one / enough) / -jnp.log(ratio)  # moves, if they go on like this
-        quick = (count < _MANY_MOVES) | (left < patience)
-        again = at.accepted & (ratio < _GOOD_RATIO) & (next_one > enough) & quick
+    def move(carry: tuple[At, Array, Array]) -> tuple[At, Array, Array]:
+        at, _, count = carry
+        new = step(problem, factor, at, undecided)
+        accepted = new.move.accepted | (count > 0)  # the first move decides
+        return new._replace(move=new.move._replace(accepted=accepted)), left(at), count + 1
+
+    def useful(carry: tuple[At, Array, Array]) -> Array:
+        at, before, count = carry
+        again = at.move.accepted & (left(at) > enough) & (left(at) < _GOOD_RATIO * before)
         again &= jnp.isfinite(state.value)  # step 0 knows no Hessian
         return undecided & ((count == 0) | (again & (count < _MOST_MOVES)))
 
-    infinite = jnp.asarray(jnp.inf, state.theta.dtype)
-    one = jnp.ones((), state.theta.dtype)
+    one, infinite = jnp.ones((), state.theta.dtype), jnp.asarray(jnp.inf, state.theta.dtype)
     start = Move(state.theta, state.value, state.grad, jnp.ones((), bool), one)
-    carry = (start, infinite, infinite, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(useful, move, carry)[0]
+    pairs = no_pairs(_MOST_MOVES, state.theta)
+    at = At(start, factor.solve(state.grad), pairs, infinite)
+    return jax.lax.while_loop(useful, move, (at, infinite, jnp.zeros((), jnp.int32)))[0].move
 
 
 def _verdict_of_chords(
