@@ -22,6 +22,7 @@ import jaxprob as jp
 from experiments import _common
 from jaxprob import sensitivity
 from jaxprob.many import bootstrap, plots
+from jaxprob.many.resampling import SCHEMES
 from jaxprob.models import softmax
 from jaxprob.report import flat_params, parameter_names
 
@@ -59,7 +60,7 @@ def main() -> int:
     parser = _common.parser(__doc__ or "")
     parser.add_argument("--num-replicates", type=int, default=1000)
     parser.add_argument("--l2", type=float, default=1.0)
-    parser.add_argument("--scheme", choices=jp.many.resampling.SCHEMES, default="multinomial")
+    parser.add_argument("--scheme", choices=SCHEMES, default="multinomial")
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     jp.use_all_cores()
@@ -111,7 +112,8 @@ def main() -> int:
     left.axvline(middle, color="black", label="the fit")
     left.set(xlabel="held-out accuracy", ylabel="replicates")
     left.legend()
-    right.boxplot(p[:, least, :], tick_labels=[str(k) for k in range(CLASSES)], whis=(2.5, 97.5))
+    names_of = [str(k) for k in range(CLASSES)]
+    right.boxplot(p[:, least, :], tick_labels=names_of, whis=(2.5, 97.5), showfliers=False)
     right.set(xlabel="digit", ylabel=f"probability, for image of a {test_y[least]}")
     print(_common.save_figure(figure, args.out, "bootstrap_digits"))
     plt.close("all")

@@ -27,7 +27,7 @@ FEATURES = ["rate_marriage", "age", "yrs_married", "religious"]
 
 def survey() -> tuple[Any, np.ndarray, np.ndarray]:
     """Features scaled to mean 0 and standard deviation 1, answers, and pairs of occupations."""
-    table = sm.datasets.fair.load_pandas().data
+    table: Any = sm.datasets.fair.load_pandas().data
     x = table[FEATURES]
     pairs = [
         f"{int(a)} × {int(b)}"
@@ -74,8 +74,10 @@ def main() -> int:
 
     figure, axes = plt.subplots(1, 5, figsize=(18, 8), layout="constrained")
     at, good = np.arange(len(rows)), np.asarray(plain.fits.status) == jp.Status.CONVERGED
+    found = np.asarray(firth.fits.status) == jp.Status.CONVERGED
     for j, (ax, name) in enumerate(zip(axes[:4], FEATURES, strict=True)):
-        for some, colour, label in ((good, "tab:blue", "finite"), (~good, "tab:red", "not finite")):
+        kinds = (good, "tab:blue", "finite"), (~good & found, "tab:red", "not finite")
+        for some, colour, label in kinds:
             ax.errorbar(
                 weights[some, j],
                 at[some],

@@ -81,7 +81,15 @@ def test_no_group_is_filled_up_beyond_twice_its_size(monkeypatch):
     x, y, names, _ = ragged()
     fit_groups(LOGISTIC, x, y, names, l2=1.0)
     assert len(sizes) == 5
-    assert all(own <= padded < 2 * own for own, padded in sizes)
+    assert all(own <= padded for own, padded in sizes)
+    assert sum(padded for _, padded in sizes) <= 2 * sum(own for own, _ in sizes)
+
+
+def test_small_groups_are_filled_up_further_where_that_costs_little():
+    assert groups._filled_up(np.array([3, 9, 20, 900])).tolist() == [32, 32, 32, 1024]
+    assert groups._filled_up(np.array([3] * 400)).tolist() == [8] * 400
+    sizes = np.random.default_rng(0).integers(8, 300, 500)
+    assert groups._filled_up(sizes).sum() <= 2 * sizes.sum()
 
 
 def test_what_are_no_groups():

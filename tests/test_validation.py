@@ -189,6 +189,27 @@ def test_the_simplest_is_within_an_error_of_the_best():
     np.testing.assert_allclose(errors[best], values.std(ddof=1) / np.sqrt(5), rtol=1e-10)
 
 
+def test_folds_of_ones_own():
+    x, y, _ = (np.asarray(a) for a in draw(MODELS["logistic"], 2, n=60)[1:4])
+    fold = np.arange(60) % 3
+    cv = cross_validate(logistic.model(), x, y, folds=fold, l2=1.0)
+    assert cv.folds.tolist() == [fold.tolist()]
+    alone = fit(logistic.model(), x[fold != 2], y[fold != 2], l2=1.0)
+    np.testing.assert_allclose(cv.fits.log_likelihood[2], alone.log_likelihood, rtol=1e-8)
+    for bad in (fold[1:], fold + 1, fold * 0, fold - 1, fold / 1.0, fold[None, None]):
+        with pytest.raises(ValueError, match="folds: expected"):
+            cross_validate(logistic.model(), x, y, folds=bad)
+
+
+def test_l1_is_validated_too():
+    x, y, _ = (np.asarray(a) for a in draw(MODELS["logistic"], 2, n=60)[1:4])
+    cv = cross_validate(logistic.model(), x, y, KEY, num_folds=3, l1=np.array([0.5, 5.0]))
+    assert cv.used.all()
+    train = cv.folds[0] != 1
+    alone = fit(logistic.model(), x[train], y[train], l1=5.0)
+    np.testing.assert_allclose(cv.fits.log_likelihood[4], alone.log_likelihood, rtol=SAME)
+
+
 def test_what_is_asked_for_must_exist():
     x, y = np.ones((10, 1)), [0, 1] * 5
     with pytest.raises(ValueError, match="num_bins: expected at least 1, got 0"):

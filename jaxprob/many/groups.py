@@ -1,7 +1,8 @@
 """One model for each group of examples: a gene, a shop, a neuron.
 
-Groups differ in size. Each is filled up with examples of weight zero to the next power of two, so
-that at most half of what is computed is waste; those of a size are fitted in one call.
+Groups differ in size. They are filled up with examples of weight zero to a few sizes, powers of
+two, so that at most half of all that is computed is waste; those of a size are fitted in one call,
+and each size is a program to compile.
 """
 
 from dataclasses import dataclass, replace
@@ -152,7 +153,7 @@ def fit_groups(
     order = np.argsort(member, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)])
     rows = Rows(*(None if a is None else np.asarray(a) for a in data[:4]))  # pyright: ignore[reportArgumentType]
-    padded = np.maximum(_LEAST, 2 ** np.ceil(np.log2(sizes)).astype(int))
+    padded = _filled_up(sizes)
 
     def penalties_of(some: np.ndarray) -> dict[str, Any]:
         return {k: p if np.ndim(p) == 0 else np.asarray(p)[some] for k, p in own.items()}
@@ -177,6 +178,21 @@ def fit_groups(
     source = _Members(model, Rows(*data[:4]), order, starts)
     fits = replace(fits, source=source, feature_names=data.feature_names)
     return Groups(fits, values, sizes)
+
+
+def _filled_up(sizes: np.ndarray) -> np.ndarray:
+    """(G,) powers of two, as few different ones as fill all groups to less than twice their sum."""
+    padded = np.maximum(_LEAST, 2 ** np.ceil(np.log2(sizes)).astype(int))
+    for size, larger in zip(*_neighbours(padded), strict=True):
+        merged = np.where(padded == size, larger, padded)
+        if merged.sum() <= 2 * sizes.sum():
+            padded = merged
+    return padded
+
+
+def _neighbours(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    every = np.unique(padded)
+    return every[:-1], every[1:]
 
 
 def _filled(

@@ -35,6 +35,7 @@ from jaxprob.solvers.problem import Problem, Rows
 
 _PER_KNOT = 8  # values
 _DEGREE = 3
+_SMALLEST = 1e-4  # penalty of a path, as a part of the largest
 _RIDGE = 1e-3  # the share of l1 by which the largest penalty of ridge is found, as glmnet does
 
 
@@ -87,7 +88,7 @@ def path(
     values: Any = None,
     l1_ratio: float = 0.0,
     num_values: int = 100,
-    smallest: float = 1e-4,
+    smallest: float | None = None,
     weights: Any = None,
     offset: Any = None,
     solver: Solver | None = None,
@@ -104,7 +105,8 @@ def path(
             log λ from the largest that matters where None.
         l1_ratio: r, between 0 (ridge) and 1 (lasso).
         num_values: m, where values is None.
-        smallest: the last of them, as a part of the first.
+        smallest: the last of them, as a part of the first; 1e-4 with l1 and 1e-7 without, whose
+            first is a thousand times larger, where None.
         weights: (n,) of the examples.
         offset: as of `jaxprob.fit`.
         solver: how to minimise.
@@ -157,7 +159,7 @@ def penalties(
     *,
     l1_ratio: float = 0.0,
     num_values: int = 100,
-    smallest: float = 1e-4,
+    smallest: float | None = None,
     weights: Any = None,
     offset: Any = None,
 ) -> np.ndarray:
@@ -172,7 +174,8 @@ def penalties(
         y: (n,) labels.
         l1_ratio: between 0 and 1.
         num_values: m ≥ 1.
-        smallest: the last, as a part of the first, between 0 and 1.
+        smallest: the last, as a part of the first, between 0 and 1; 1e-4 with l1 and 1e-7 without
+            where None.
         weights: (n,) of the examples.
         offset: as of `jaxprob.fit`.
 
@@ -190,6 +193,7 @@ def penalties(
     """
     if num_values < 1:
         raise ValueError(f"num_values: expected at least 1, got {num_values}")
+    smallest = _SMALLEST * (1 if l1_ratio > 0 else _RIDGE) if smallest is None else smallest
     if not 0 < smallest < 1:
         raise ValueError(f"smallest: expected a number between 0 and 1, got {smallest}")
     if model.penalised is None:
@@ -254,7 +258,8 @@ def run_path(
     Returns:
         A Fit of arrays.
     """
-    solver = default_solver(lanes) if solver is None else solver
+    has_l1 = "l1" in lanes.own or lanes.base.l1 is not None
+    solver = default_solver(has_l1=has_l1) if solver is None else solver
     go = partial(
         run,
         solver=solver,
@@ -272,7 +277,7 @@ def run_path(
     if len(good) < 2:
         rest = go(_some(lanes, others))
     else:
-        degree = 1 if "l1" in lanes.own or lanes.base.l1 is not None else _DEGREE
+        degree = 1 if has_l1 else _DEGREE
         at = _between(values[knots][good], flat_params(first.params)[good], values[others], degree)
         rest = go(_some(lanes, others, theta=at))
     back = np.argsort(np.concatenate([knots, others]))

@@ -17,7 +17,8 @@ from jaxprob.report import flat_params, parameter_names
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_LABELS = 12
+_MOST_LABELS = 6
+_ROOM = 100  # for labels, on a logarithmic scale
 _BARS = 30
 
 
@@ -91,11 +92,14 @@ def coefficients(path: Path, *, chosen: float | None = None, ax: "Axes | None" =
     order = order[path.values[order] > 0]
     lines, names = path.coefficients()[order], path.names()
     least = path.values[order][0]
-    for i in np.argsort(-np.abs(lines[0])):
+    for rank, i in enumerate(np.argsort(-np.abs(lines[0]))):
         (line,) = on.plot(path.values[order], lines[:, i], linewidth=1)
-        if list(np.argsort(-np.abs(lines[0]))).index(i) < _MOST_LABELS:
-            where = (least, lines[0, i])
-            on.annotate(names[i], where, ha="right", fontsize=7, color=line.get_color())
+        if rank < _MOST_LABELS:
+            where = (0.9 * least, lines[0, i])
+            on.annotate(
+                names[i], where, ha="right", va="center", fontsize=7, color=line.get_color()
+            )
+    on.set_xlim(left=least / _ROOM)
     if chosen is not None:
         on.axvline(chosen, color="black", linestyle="--", label=f"chosen: {chosen:.3g}")
         on.legend()
@@ -165,6 +169,6 @@ def statuses(fits: Fit, *, ax: "Axes | None" = None) -> "Axes":
         color=["tab:green" if s == Status.CONVERGED else "tab:red" for s in counts],
     )
     on.bar_label(bars, [f"{c:,}" for c in counts.values()], padding=3)
-    on.set(xlabel="fits", xscale="log")
+    on.set(xlabel="fits", xscale="log", xlim=(0.5, 4 * max(counts.values())))
     on.invert_yaxis()
     return on

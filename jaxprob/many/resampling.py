@@ -269,7 +269,7 @@ def _resampled(
     start = ravel_pytree(base.params)[0] if int(base.status) == Status.CONVERGED else None
     return run(
         lanes,
-        default_solver(lanes) if solver is None else solver,
+        default_solver(has_l1=base.l1 is not None) if solver is None else solver,
         base.feature_names,
         start=start,
         memory_budget=memory_budget,

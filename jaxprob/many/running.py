@@ -44,9 +44,8 @@ class Interrupted(KeyboardInterrupt):
         self.fits = fits
 
 
-def default_solver(lanes: Lanes) -> Solver:
+def default_solver(*, has_l1: bool) -> Solver:
     """The solver for lanes whose user named none."""
-    has_l1 = lanes.base.l1 is not None or "l1" in lanes.own
     return proximal() if has_l1 else newton()
 
 

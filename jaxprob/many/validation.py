@@ -194,12 +194,13 @@ def cross_validate(
     model: Model,
     x: Any,
     y: Any,
-    key: Array,
+    key: Array | None = None,
     *,
     num_folds: int = 5,
     repeats: int = 1,
     stratified: bool = True,
     groups: Any = None,
+    folds: Any = None,
     weights: Any = None,
     offset: Any = None,
     l2: Any = None,
@@ -218,11 +219,12 @@ def cross_validate(
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
         y: (n,) labels.
-        key: a typed PRNG key, for dealing the examples into folds.
+        key: a typed PRNG key, for dealing the examples into folds; None where `folds` is given.
         num_folds: K.
         repeats: R, how often they are dealt anew.
         stratified: whether each fold gets its share of every class.
         groups: (n,) of any type: examples of a group stay together.
+        folds: (n,) or (R, n) the fold of each example, 0..K-1, instead of dealing them.
         weights: (n,) of the examples, in fits and scores.
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0, or (m,) to compare.
@@ -236,7 +238,7 @@ def cross_validate(
         A CrossValidation; print it.
 
     Raises:
-        ValueError: as `jaxprob.fit`, and for numbers of folds, repeats or bins out of range.
+        ValueError: as `jaxprob.fit`, and for folds, repeats or bins that cannot be.
         TypeError: as `jaxprob.fit`, and for a key that is none.
 
     Example:
@@ -246,7 +248,8 @@ def cross_validate(
         >>> cv.scores.accuracy.shape, cv.best()
         ((2, 1, 5), 1)
     """
-    check_key(key)
+    if folds is None:
+        check_key(key)
     if num_bins < 1:
         raise ValueError(f"num_bins: expected at least 1, got {num_bins}")
     data = check_data(
@@ -258,9 +261,12 @@ def cross_validate(
         extras=model.extras,
         offset_columns=model.offset_columns,
     )
-    fold = assign(
-        data.y, key, num_folds=num_folds, repeats=repeats, stratified=stratified, groups=groups
-    )
+    if folds is None:
+        options = {"num_folds": num_folds, "stratified": stratified, "groups": groups}
+        fold = assign(data.y, key, repeats=repeats, **options)  # pyright: ignore[reportArgumentType]
+    else:
+        fold = _given_folds(folds, len(data.y))
+        repeats, num_folds = len(fold), int(fold.max()) + 1
     several = any(p is not None and np.ndim(p) > 0 for p in (l2, l1))
     rows = {"x": data.x, "y": data.y, "weights": data.weights, "offset": data.offset}
     if several:
@@ -287,12 +293,26 @@ def cross_validate(
     own: dict[str, Any] = dict(zip(("penalty", "repeat", "fold"), at, strict=True))
     extra = jax.tree.map(jnp.asarray, {"folds": fold, "tables": tables})
     lanes = Lanes(base, own, at.shape[1], Bind(_without_fold), extra)
-    solver = default_solver(lanes) if solver is None else solver
+    solver = default_solver(has_l1=l1 is not None) if solver is None else solver
     fits = run(lanes, solver, data.feature_names, memory_budget=memory_budget, progress=progress)
     scores = _scores(fits, Rows(*data[:4]), fold, (m, repeats, num_folds), num_bins)
     if not several:
         scores = jax.tree.map(lambda a: a[0], scores)
     return CrossValidation(fits, whole, scores, fold, l2, l1)
+
+
+def _given_folds(folds: Any, n: int) -> np.ndarray:
+    """(R, n) int32, checked."""
+    given = np.asarray(folds)
+    fold = np.atleast_2d(given)
+    if fold.ndim != 2 or fold.shape[1] != n or not len(fold):
+        raise ValueError(f"folds: expected shape ({n},) or (R, {n}), got {given.shape}")
+    if fold.dtype.kind not in "iu" or fold.min() < 0:
+        raise ValueError(f"folds: expected integers from 0 on, got dtype {fold.dtype}")
+    count = int(fold.max()) + 1
+    if count < 2 or any(len(np.unique(f)) != count for f in fold):
+        raise ValueError("folds: expected at least two, numbered from 0, each with examples")
+    return fold.astype(np.int32)
 
 
 def _without_fold(base: Problem, extra: Any, own: dict[str, Array]) -> dict[str, Array]:

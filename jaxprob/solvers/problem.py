@@ -180,6 +180,9 @@ class Problem:
         h = self.information(theta)
         if self.l2 is not None:
             h = h + jnp.diag(jnp.where(self.mask(), self.l2, 0.0))
+        if self.firth:
+            of_penalty = jax.jacfwd(lambda theta: half_log_det(self, theta)[1])(theta)
+            h = h - (of_penalty + of_penalty.T) / 2
         return h
 
     def hess(self, theta: Array) -> Array:
