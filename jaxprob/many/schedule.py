@@ -23,6 +23,7 @@ _LEAST = 8  # lanes in a block
 _MANY_LANES = 1000  # of which some are likely to be gathered
 _CALL_ELEMENTS = 1 << 26  # of the data of all lanes of a call: what passes between two looks
 _MUCH_WORK = 1e7  # from here on programs are worth more seconds of compilation
+_CALL_BYTES = 1 << 28  # of the factors of all lanes of a call
 _COPIES = 8  # of a lane's rows, that a step holds at a time
 
 
@@ -102,7 +103,9 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
         side = max(_SHARED_LANES, _ELEMENTS // (n * columns))
     most = max(1, budget // (devices * bytes_each))
     side = int(np.clip(side, min(_LEAST, most), most))
-    calls_size = max(side, min(_CALL_ELEMENTS // (n * (columns + (d if "x" in own else 0))), most))
+    elements = n * (columns + (d if "x" in own else 0))
+    calls_size = min(_CALL_ELEMENTS // elements, _CALL_BYTES // (item * 4 * num_params**2), most)
+    calls_size = max(side, calls_size)
     total = -(-lanes.size // devices)
     side = min(side, total)
     num_calls = -(-total // calls_size)
