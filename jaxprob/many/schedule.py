@@ -171,13 +171,15 @@ class Run:
 
     def _prepare(self, started: Progress) -> None:
         """Compile what goes on with gathered lanes, lest that happens in some later call only."""
-        index = np.arange(self.small.size)
-        own = self._own(index, self.small)
-        key = jax.tree.structure(self.common), self.lanes.draw, self.small, self.is_large
-        key += tuple((np.shape(a), a.dtype) for a in jax.tree.leaves((self.common, own)))
+        arrays = jax.tree.leaves(self.common), self.lanes.own.values()
+        shared, own = (tuple((np.shape(a), a.dtype) for a in some) for some in arrays)
+        own = tuple((shape[1:], dtype) for shape, dtype in own)
+        structure = jax.tree.structure((self.common, self.solver))
+        key = structure, self.lanes.draw, self.small, self.is_large, shared, own
         if key not in _PREPARED:
+            index = np.arange(self.small.size)
             some = _at(jax.device_get(started), index)
-            self._call(programs.rest, self.small, index[:0], own, some)
+            self._call(programs.rest, self.small, index[:0], self._own(index, self.small), some)
             _PREPARED.add(key)
 
     def _fresh(self) -> Call:
