@@ -336,6 +336,30 @@ def _shards(x: Array) -> Shards | None:
     return Shards(mesh, axis)
 
 
+def check_data_of(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None) -> Data:
+    """Data checked against what a model takes.
+
+    Args:
+        model: a Model.
+        x: (n, d).
+        y: (n,).
+        weights: (n,), or None.
+        offset: as the model has it, or None.
+
+    Returns:
+        Data.
+    """
+    return check_data(
+        x,
+        y,
+        weights,
+        offset,
+        num_classes=model.labels.num_classes,
+        extras=model.extras,
+        offset_columns=model.offset_columns,
+    )
+
+
 def check_firth(firth: Any, l1: Any) -> None:
     """Raise unless it is a bool, and there is no l1 with it.
 

@@ -28,8 +28,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.data import check_data
-from jaxprob.fit import Fit, Source
+from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.numerics.linalg import Factor, factorise
 from jaxprob.solvers.problem import Problem, Rows
 
@@ -146,15 +145,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     if fit.l2 is None:
         raise ValueError("fit: expected one with l2, got l2=None")
     model = fit.model
-    data = check_data(
-        x,
-        y,
-        weights,
-        offset,
-        num_classes=model.labels.num_classes,
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-    )
+    data = check_data_of(model, x, y, weights, offset)
 
     def of_one(theta: Array, problem: Problem) -> Array:
         other = Problem(Rows(*data[:4]), None, None, model, False, None)

@@ -17,6 +17,7 @@ INTERNAL = {
     "jaxprob.data.checks",
     "jaxprob.fit.check_solver",
     "jaxprob.fit.outcome_of",
+    "jaxprob.fit.check_data_of",
     "jaxprob.fit.check_firth",
     "jaxprob.fit.solve",
     "jaxprob.many.arguments",

@@ -92,7 +92,10 @@ def test_half_the_log_determinant_and_its_gradient(dtype, name):
 
 def test_its_derivative_is_right_in_both_modes(x64):
     problem, theta = problem_of("logistic", "float64")
-    grad = lambda theta: half_log_det(problem, theta)[1]  # noqa: E731
+
+    def grad(theta):
+        return half_log_det(problem, theta)[1]
+
     forward, backward = jax.jacfwd(grad)(theta), jax.jacrev(grad)(theta)
     step = 1e-6 * np.eye(len(theta))
     numeric = [(grad(theta + s) - grad(theta - s)) / 2e-6 for s in step]

@@ -10,6 +10,7 @@ from tolerances import EIGHT_DIGITS, SAME_FIT
 from jaxprob import Status, fit
 from jaxprob.many import fit_groups, groups, restarts
 from jaxprob.models import logistic
+from jaxprob.solvers import newton
 
 LOGISTIC = logistic.model()
 SAME = SAME_FIT["float64"]
@@ -116,7 +117,7 @@ def test_a_convex_problem_has_one_end():
 
 def test_starts_differ_by_the_key_and_the_scale():
     case = draw(LOGISTIC, 4, n=60)
-    stay = {"solver": __import__("jaxprob").solvers.newton(max_steps=0)}
+    stay = {"solver": newton(max_steps=0)}
     one = restarts(LOGISTIC, case.x, case.y, jax.random.key(0), num_starts=400, scale=2.0, **stay)
     two = restarts(LOGISTIC, case.x, case.y, jax.random.key(1), num_starts=400, scale=2.0, **stay)
     w = np.asarray(one.fits.params.weights)

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxprob.data import check_data
-from jaxprob.fit import Fit, fit
+from jaxprob.fit import Fit, check_data_of, fit
 from jaxprob.many.path import penalties
 from jaxprob.many.validation import CrossValidation, cross_validate
 from jaxprob.models.base import Model
@@ -108,15 +107,7 @@ def choose_l2(
         >>> choice.at_end, 1 < choice.l2 < 1000
         (False, True)
     """
-    data = check_data(
-        x,
-        y,
-        weights,
-        offset,
-        num_classes=model.labels.num_classes,
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-    )
+    data = check_data_of(model, x, y, weights, offset)
     if values is None:
         rows = {"weights": data.weights, "offset": data.offset}
         values = penalties(model, data.x, data.y, num_values=25, smallest=1e-8, **rows)  # pyright: ignore[reportArgumentType]

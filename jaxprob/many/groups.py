@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprob.data import check_data
-from jaxprob.fit import Fit, Source
+from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.many.fitting import fit_many
 from jaxprob.models.base import Model, Status
 from jaxprob.solvers.driver import Solver
@@ -129,15 +128,7 @@ def fit_groups(
         >>> bool(shops["north"].params.weights[0] > 0 > shops["south"].params.weights[0])
         True
     """
-    data = check_data(
-        x,
-        y,
-        weights,
-        offset,
-        num_classes=model.labels.num_classes,
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-    )
+    data = check_data_of(model, x, y, weights, offset)
     n = data.x.shape[0]
     groups = np.asarray(groups)
     if groups.shape != (n,):

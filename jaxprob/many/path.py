@@ -21,8 +21,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.compilation import eager_jit
-from jaxprob.data import check_data
-from jaxprob.fit import Fit
+from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.arguments import make_lanes
 from jaxprob.many.lanes import Lanes
 from jaxprob.many.running import LanesSource, default_solver, run
@@ -198,15 +197,7 @@ def penalties(
         raise ValueError(f"smallest: expected a number between 0 and 1, got {smallest}")
     if model.penalised is None:
         raise ValueError(f"model: {model.name} has no parameters that a penalty makes sense for")
-    data = check_data(
-        x,
-        y,
-        weights,
-        offset,
-        num_classes=model.labels.num_classes,
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-    )
+    data = check_data_of(model, x, y, weights, offset)
     problem = Problem(Rows(*data[:4]), None, None, model, False, None)
     steepest = float(_steepest(problem))
     largest = steepest / max(l1_ratio, _RIDGE)

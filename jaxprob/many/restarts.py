@@ -15,8 +15,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.data import check_data
-from jaxprob.fit import Fit
+from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.fitting import fit_many
 from jaxprob.many.keys import check_key
 from jaxprob.models.base import Model, Status
@@ -118,15 +117,7 @@ def restarts(
         raise ValueError(f"num_starts: expected at least 1, got {num_starts}")
     if not (math.isfinite(scale) and scale >= 0):
         raise ValueError(f"scale: expected a finite number of at least 0, got {scale}")
-    data = check_data(
-        x,
-        y,
-        weights,
-        offset,
-        num_classes=model.labels.num_classes,
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-    )
+    data = check_data_of(model, x, y, weights, offset)
 
     def start(key: Array) -> Any:
         own, noise = jax.random.split(key)

@@ -24,8 +24,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import eager_jit
-from jaxprob.data import check_data
-from jaxprob.fit import Fit, fit
+from jaxprob.fit import Fit, check_data_of, fit
 from jaxprob.many.arguments import make_lanes
 from jaxprob.many.folds import folds as assign
 from jaxprob.many.keys import check_key
@@ -252,15 +251,7 @@ def cross_validate(
         check_key(key)
     if num_bins < 1:
         raise ValueError(f"num_bins: expected at least 1, got {num_bins}")
-    data = check_data(
-        x,
-        y,
-        weights,
-        offset,
-        num_classes=model.labels.num_classes,
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-    )
+    data = check_data_of(model, x, y, weights, offset)
     if folds is None:
         options = {"num_folds": num_folds, "stratified": stratified, "groups": groups}
         fold = assign(data.y, key, repeats=repeats, **options)  # pyright: ignore[reportArgumentType]
