@@ -16,6 +16,7 @@ from jaxprob.compilation import eager_jit
 from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
 from jaxprob.numerics.control import only_if
+from jaxprob.numerics.passes import count
 from jaxprob.report import Report, report
 from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
 from jaxprob.solvers.jeffreys import half_log_det
@@ -544,7 +545,7 @@ def outcome_of(problem: Problem, result: Result) -> Outcome:
         problem.unravel(result.evidence.direction),
         penalty - result.value,
         jnp.max(jnp.abs(_conditions(problem, theta, result.grad)), initial=0.0),
-        jnp.sum(problem.example_weights() > 0, dtype=jnp.int32),
+        count(problem.example_weights() > 0),
     )
 
 

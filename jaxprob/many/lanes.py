@@ -20,6 +20,7 @@ from jaxprob.compilation import eager_jit
 from jaxprob.data import violations
 from jaxprob.fit import outcome_of
 from jaxprob.models.base import Bind, Status
+from jaxprob.numerics.passes import total
 from jaxprob.solvers.driver import (
     Result,
     Solver,
@@ -33,7 +34,7 @@ from jaxprob.solvers.driver import (
     seek,
 )
 from jaxprob.solvers.newton import judge
-from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.problem import Known, Problem
 
 _STEPS = 6  # that a block takes at a time, before lanes in doubt are looked at
 _LEFT = 4  # a block is handed back when at most this part of its lanes is unfinished
@@ -139,6 +140,7 @@ class _Batch(NamedTuple):
     axes: Problem
     starts: Array | None  # (p,) or (L, p); the model's own where None
     start_axis: int | None
+    known: Known | None  # of each lane
 
     def map(self, fn: Callable[..., Any], *lanes: Any) -> Any:
         """Call a function with each lane's problem, and what each of the trees has for it."""
@@ -165,13 +167,13 @@ def _batch(
 ) -> _Batch:
     base = common.base
     parts = dict(own) if draw is None else jax.vmap(draw, in_axes=(None, None, 0))(*common, own)
-    starts = parts.pop("theta", None)
+    starts, known = parts.pop("theta", None), parts.pop("known", None)
     problems = with_parts(base, parts)
     none = jax.tree.map(lambda _: None, base)
     axes = with_parts(none, {name: 0 for name in parts})
     if starts is None:
-        return _Batch(problems, axes, start, None)
-    return _Batch(problems, axes, starts, 0)
+        return _Batch(problems, axes, start, None, known)
+    return _Batch(problems, axes, starts, 0, known)
 
 
 def _first(
@@ -180,22 +182,25 @@ def _first(
     """Look at where the lanes of a block start, and at their data."""
     del live
     batch = _batch(draw, common, own, start)
+    unchecked = set(_DATA) & set(own) if draw is None else set()
 
-    def look(problem: Problem, theta: Array | None) -> Progress:
+    def look(problem: Problem, theta: Array | None, known: Known | None) -> Progress:
         theta = problem.start() if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
         zero = jnp.zeros((), jnp.int32)
-        state = solver.step(problem, fixed, solver.init(problem, fixed, theta), zero)
+        state = solver.step(problem, fixed, solver.init(problem, fixed, theta, known), zero)
         state = checked(problem, state, lacks_class(problem))
         data, evidence = problem.data, state.evidence
-        bad = violations(*data, num_classes=problem.model.labels.num_classes)
-        status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), evidence.status)
+        rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
+        bad = violations(*rows, num_classes=problem.model.labels.num_classes)
+        no_weight = total(problem.example_weights()) == 0
+        status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), evidence.status)
         status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
         state = state._replace(evidence=evidence._replace(status=status))
         return Progress(state, zero + 1, zero)
 
-    axes = batch.axes, batch.start_axis
-    return jax.vmap(look, in_axes=axes)(batch.problems, batch.starts)
+    axes = batch.axes, batch.start_axis, 0
+    return jax.vmap(look, in_axes=axes)(batch.problems, batch.starts, batch.known)
 
 
 def _rest(

@@ -1,8 +1,7 @@
 """Paths: one model over a range of penalties, each fit started from its neighbours'.
 
 The penalty λ acts as l2 = (1 - r) λ and l1 = r λ: r = 0 is ridge, r = 1 the lasso, what is between
-the elastic net. A few values, the knots, are fitted first; the others start on the line between
-their neighbours, for l2 on a cubic, and go on together.
+the elastic net.
 
 Source: Zou and Hastie, Regularization and variable selection via the elastic net, JRSS B 67, 2005;
 Friedman, Hastie and Tibshirani, Regularization paths for generalized linear models via coordinate
@@ -11,7 +10,6 @@ descent, Journal of Statistical Software 33, 2010, section 2.5 (the largest pena
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -23,8 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxprob.compilation import eager_jit
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.arguments import make_lanes
-from jaxprob.many.lanes import Lanes
-from jaxprob.many.running import LanesSource, default_solver, run
+from jaxprob.many.neighbours import Grid, fit_grid
 from jaxprob.models.base import Model, Status
 from jaxprob.report import flat_params, parameter_names
 from jaxprob.solvers.driver import Solver
@@ -32,8 +29,6 @@ from jaxprob.solvers.driver import run as minimise
 from jaxprob.solvers.newton import newton
 from jaxprob.solvers.problem import Problem, Rows
 
-_PER_KNOT = 8  # values
-_DEGREE = 3
 _SMALLEST = 1e-4  # penalty of a path, as a part of the largest
 _RIDGE = 1e-3  # the share of l1 by which the largest penalty of ridge is found, as glmnet does
 
@@ -147,7 +142,8 @@ def path(
     l1 = values * l1_ratio if l1_ratio > 0 else None
     given = {"x": x, "y": y, "weights": weights, "offset": offset, "l2": l2, "l1": l1}
     lanes, names = make_lanes(model, given)
-    fits = run_path(lanes, solver, values, names, memory_budget=memory_budget, progress=progress)
+    grid = Grid(lanes.base, {name: np.asarray(a) for name, a in lanes.own.items()}, values, None)
+    fits, _ = fit_grid(grid, solver, names, memory_budget=memory_budget, progress=progress)
     return Path(fits, values, float(l1_ratio))
 
 
@@ -225,81 +221,3 @@ def _mask(problem: Problem) -> np.ndarray:
     with jax.ensure_compile_time_eval():
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), problem.template())
         return np.asarray(ravel_pytree(problem.model.penalised(zeros))[0])  # pyright: ignore[reportOptionalCall]
-
-
-def run_path(
-    lanes: Lanes,
-    solver: Solver | None,
-    values: np.ndarray,
-    feature_names: tuple[str, ...] | None = None,
-    *,
-    memory_budget: int | None = None,
-    progress: bool | None = None,
-) -> Fit:
-    """Fit lanes that differ in their penalties only: knots first, the others from between them.
-
-    Args:
-        lanes: checked, in the order of `values`.
-        solver: how to minimise; the default one where None.
-        values: (m,) by which lanes are near each other.
-        feature_names: for the Fit.
-        memory_budget: as of `fit_many`.
-        progress: as of `fit_many`.
-
-    Returns:
-        A Fit of arrays.
-    """
-    has_l1 = "l1" in lanes.own or lanes.base.l1 is not None
-    solver = default_solver(has_l1=has_l1) if solver is None else solver
-    go = partial(
-        run,
-        solver=solver,
-        feature_names=feature_names,
-        memory_budget=memory_budget,
-        progress=progress,
-    )
-    order = np.argsort(values, kind="stable")
-    knots = order[_knots(len(order))]
-    if len(knots) == len(order):
-        return go(lanes)
-    others = np.setdiff1d(order, knots)
-    first = go(_some(lanes, knots))
-    good = np.flatnonzero(np.asarray(first.status) == Status.CONVERGED)
-    if len(good) < 2:
-        rest = go(_some(lanes, others))
-    else:
-        degree = 1 if has_l1 else _DEGREE
-        at = _between(values[knots][good], flat_params(first.params)[good], values[others], degree)
-        rest = go(_some(lanes, others, theta=at))
-    back = np.argsort(np.concatenate([knots, others]))
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b])[back], first, rest)
-    return replace(both, source=LanesSource(lanes))
-
-
-def _knots(m: int) -> np.ndarray:
-    """Positions among m sorted values, both ends among them."""
-    count = min(m, max(_DEGREE + 1, math.ceil(m / _PER_KNOT) + 1))
-    return np.unique(np.round(np.linspace(0, m - 1, count)).astype(int))
-
-
-def _some(lanes: Lanes, index: np.ndarray, **more: np.ndarray) -> Lanes:
-    own = {name: a[index] for name, a in lanes.own.items()} | more
-    return lanes._replace(own=own, size=len(index))
-
-
-def _between(knots: np.ndarray, theta: np.ndarray, at: np.ndarray, degree: int) -> np.ndarray:
-    """(q, p) polynomials in log λ through the nearest knots, in (k,), theta (k, p), at (q,)."""
-    least = np.min(knots[knots > 0], initial=np.inf)
-    s, t = (np.log(np.maximum(v, least if np.isfinite(least) else 1.0)) for v in (knots, at))
-    s, kept = np.unique(s, return_index=True)
-    theta = theta[kept]
-    count = min(degree + 1, len(s))
-    first = np.clip(np.searchsorted(s, t) - count // 2, 0, len(s) - count)
-    index = first[:, None] + np.arange(count)
-    near = s[index]
-    shares = np.ones_like(near)
-    for i in range(count):
-        for j in range(count):
-            if i != j:
-                shares[:, i] *= (t - near[:, j]) / (near[:, i] - near[:, j])
-    return np.einsum("qi,qip->qp", shares, theta[index])

@@ -1,6 +1,6 @@
 """Run checked lanes to a Fit of arrays, with a progress bar, and nothing lost on an interrupt."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.lanes import Found, Lanes, with_parts
-from jaxprob.many.schedule import Run, default_budget, layout
+from jaxprob.many.schedule import Run, default_budget, in_blocks, in_phases, layout
 from jaxprob.models.base import Status
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.newton import newton
@@ -55,6 +55,8 @@ def run(
     feature_names: tuple[str, ...] | None = None,
     *,
     start: Array | None = None,
+    phases: Callable[[Run], Iterator[np.ndarray]] | None = None,
+    typical: int = 1,
     memory_budget: int | None = None,
     progress: bool | None = None,
 ) -> Fit:
@@ -65,6 +67,8 @@ def run(
         solver: how to minimise.
         feature_names: for the Fit.
         start: (p,) where all lanes start that have no "theta"; the fit of their mean where None.
+        phases: which lanes to run one after the other, known as it goes; all at once where None.
+        typical: how many lanes a phase has.
         memory_budget: bytes that a block of lanes may take.
         progress: whether to show a progress bar.
     """
@@ -73,12 +77,18 @@ def run(
     check_solver(solver, problem)
     if start is None and "theta" not in lanes.own:
         start = _common_start(lanes)
-    work = Run(lanes, solver, start, layout(lanes, problem.num_params(), budget))
+    shape = layout(lanes, problem.num_params(), budget)
+    lanes = in_blocks(lanes, problem.num_params(), shape)
+    small = shape._replace(turns=1)  # of gathered lanes: no third, as each is compiled
+    if phases is not None:
+        shape, small = in_phases(small, typical)
+    work = Run(lanes, solver, start, shape, small)
     try:
         with _bar(lanes.size, progress) as bar:
-            for done in work.go():
-                bar.update(done - bar.n)
-                bar.set_postfix(work.statuses())
+            for some in [np.arange(lanes.size)] if phases is None else phases(work):
+                for done in work.go(some):
+                    bar.update(done - bar.n)
+                    bar.set_postfix(work.statuses())
     except KeyboardInterrupt:
         if work.found is None:
             raise

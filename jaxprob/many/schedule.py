@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +14,17 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxprob.many import lanes as programs
 from jaxprob.many.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
 from jaxprob.models.base import Status
+from jaxprob.report import flat_params
 from jaxprob.solvers.driver import Solver
 
 _ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
 _SHARED_LANES = 64  # in such a block, or more: each forms the products of the columns anew
 _OWN_BYTES = 1 << 19  # of the data of a block of lanes that do not, on a CPU: its cache
+_BLOCK_ELEMENTS = 1 << 14  # of rows × lanes
+_LEAST_BLOCK = 64  # rows
 _GPU_LANES = 1 << 14
 _LEAST = 8  # lanes in a block
+_PHASE_LANES = 8  # in a small block, where lanes come by the dozen
 _MANY_LANES = 1000  # of which some are likely to be gathered
 _CALL_ELEMENTS = 1 << 26  # of the data of all lanes of a call: what passes between two looks
 _MUCH_WORK = 1e7  # from here on programs are worth more seconds of compilation
@@ -114,22 +119,45 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
     return Shape(devices, turns, side)
 
 
+def in_phases(shape: Shape, size: int) -> tuple[Shape, Shape]:
+    """Shapes for phases of about so many lanes: in even blocks, and in small ones."""
+    blocks = -(-size // shape.size)
+    even = -(-size // (blocks * shape.devices))
+    return shape._replace(lanes=even), shape._replace(lanes=min(even, _PHASE_LANES))
+
+
+def in_blocks(lanes: Lanes, num_params: int, shape: Shape) -> Lanes:
+    """The lanes, whose passes over shared rows go by blocks that stay in a core's own cache.
+
+    On a CPU in float64 with one logit for each example: else a pass as a whole is faster.
+    """
+    n, d = lanes.base.data.x.shape if "x" not in lanes.own else (0, 1)
+    block = max(_LEAST_BLOCK, _BLOCK_ELEMENTS // shape.lanes)
+    one_logit = num_params // max(1, d) == 1
+    on_cpu = jax.default_backend() == "cpu"
+    if not (on_cpu and one_logit and lanes.dtype == np.float64 and n > 2 * block):
+        return lanes
+    block_bytes = block * max(1, d) * np.dtype(lanes.dtype).itemsize
+    return lanes._replace(base=replace(lanes.base, block_bytes=block_bytes))
+
+
 _PREPARED: set[Any] = set()
 
 
 class Run:
     """A run of all lanes: what is found so far, and what is still to do."""
 
-    def __init__(self, lanes: Lanes, solver: Solver, start: Array | None, shape: Shape) -> None:
-        self.lanes, self.shape = lanes, shape
-        self.small = shape._replace(turns=1)  # of gathered lanes: no third, as each is compiled
-        everywhere = None
+    def __init__(
+        self, lanes: Lanes, solver: Solver, start: Array | None, shape: Shape, small: Shape
+    ) -> None:
+        self.lanes, self.shape, self.small = lanes, shape, small
+        self._everywhere = None
         if shape.devices > 1:
-            everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
+            self._everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
         shared = lanes.common, start, solver
-        self.common, self.start, self.solver = jax.device_put(shared, everywhere)
+        self.common, self.start, self.solver = jax.device_put(shared, self._everywhere)
         self.is_large = _work(lanes) >= _MUCH_WORK
-        self.next, self.done = 0, 0
+        self.waiting, self.done = np.arange(0), 0
         self.ready, self.doubtful, self.unproved = Pool(), Pool(), Pool()
         self.found: Found | None = None
         self.is_done = np.zeros(lanes.size, bool)
@@ -141,8 +169,20 @@ class Run:
         kinds, counts = np.unique(self.found.status[self.is_done], return_counts=True)
         return {Status(int(k)).name: int(c) for k, c in zip(kinds, counts, strict=True)}
 
-    def go(self) -> Iterator[int]:
-        """Run to the end; the number of lanes done so far, after each call."""
+    def share(self, extra: Any) -> None:
+        """Let lanes be drawn by something else from now on, of the same shapes."""
+        self.common = self.common._replace(extra=jax.device_put(extra, self._everywhere))
+
+    def parameters(self, lanes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, p) what was found for some lanes, and (B,) whether that is the optimum."""
+        if self.found is None:
+            return np.zeros((len(lanes), 0)), np.zeros(len(lanes), bool)
+        good = self.is_done[lanes] & (self.found.status[lanes] == Status.CONVERGED)
+        return flat_params(jax.tree.map(lambda a: a[lanes], self.found.params)), good
+
+    def go(self, lanes: np.ndarray) -> Iterator[int]:
+        """Run some lanes to their end; the number of lanes done so far, after each call."""
+        self.waiting = lanes
         at_work: deque[Call] = deque()
         while True:
             while len(at_work) < 2 and (call := self._next_call(idle=not at_work)) is not None:
@@ -163,7 +203,7 @@ class Run:
             ):
                 if pool.size >= (self.small.size if full else 1):
                     return self._gathered(program, pool, keep)
-            if self.next < self.lanes.size:
+            if len(self.waiting):
                 return self._fresh()
             if not idle:
                 return None
@@ -183,11 +223,11 @@ class Run:
             _PREPARED.add(key)
 
     def _fresh(self) -> Call:
-        index = np.arange(self.next, min(self.next + self.shape.size, self.lanes.size))
-        self.next += len(index)
-        own = self._own(index, self.shape)
-        started = self._call(programs.first, self.shape, index, own, self.start)
-        result = self._call(programs.rest, self.shape, index, own, started)
+        shape = self.shape if 2 * len(self.waiting) > self.shape.size else self.small
+        index, self.waiting = self.waiting[: shape.size], self.waiting[shape.size :]
+        own = self._own(index, shape)
+        started = self._call(programs.first, shape, index, own, self.start)
+        result = self._call(programs.rest, shape, index, own, started)
         if self.small != self.shape and self.lanes.size >= _MANY_LANES:
             self._prepare(started)
         return Call(index, result, self._keep_block)

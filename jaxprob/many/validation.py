@@ -24,15 +24,13 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import eager_jit
-from jaxprob.fit import Fit, check_data_of, fit
+from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.arguments import make_lanes
 from jaxprob.many.folds import folds as assign
 from jaxprob.many.keys import check_key
-from jaxprob.many.lanes import Lanes
-from jaxprob.many.path import run_path
-from jaxprob.many.running import default_solver, run
-from jaxprob.models.base import Bind, Model, Status
-from jaxprob.report import REASONS, flat_params
+from jaxprob.many.neighbours import Grid, fit_grid
+from jaxprob.models.base import Model, Status
+from jaxprob.report import REASONS
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Problem, Rows
 
@@ -259,36 +257,25 @@ def cross_validate(
         fold = _given_folds(folds, len(data.y))
         repeats, num_folds = len(fold), int(fold.max()) + 1
     several = any(p is not None and np.ndim(p) > 0 for p in (l2, l1))
-    rows = {"x": data.x, "y": data.y, "weights": data.weights, "offset": data.offset}
-    if several:
-        lanes, _ = make_lanes(model, rows | {"l2": l2, "l1": l1})
-        size = sum(np.asarray(p, float) for p in (l2, l1) if p is not None)
-        whole = run_path(
-            lanes,
-            solver,
-            np.broadcast_to(size, lanes.size),
-            data.feature_names,
-            memory_budget=memory_budget,
-            progress=progress,
-        )
-        base, tables = lanes.base, dict(lanes.own)
-    else:
-        whole = fit(model, **rows, l2=l2, l1=l1, solver=solver)
-        penalised = any(p is not None and float(p) > 0 for p in (l2, l1))
-        base, tables = Problem(Rows(*data[:4]), whole.l2, whole.l1, model, penalised, None), {}
-    m = max(1, np.size(whole.status))
-    status = np.reshape(whole.status, -1)
-    if np.all(status == Status.CONVERGED):
-        tables["theta"] = flat_params(whole.params, batch=np.ndim(whole.status))
-    at = np.indices((m, repeats, num_folds), np.int32).reshape(3, -1)
-    own: dict[str, Any] = dict(zip(("penalty", "repeat", "fold"), at, strict=True))
-    extra = jax.tree.map(jnp.asarray, {"folds": fold, "tables": tables})
-    lanes = Lanes(base, own, at.shape[1], Bind(_without_fold), extra)
-    solver = default_solver(has_l1=l1 is not None) if solver is None else solver
-    fits = run(lanes, solver, data.feature_names, memory_budget=memory_budget, progress=progress)
+    base, tables, values = Problem(Rows(*data[:4]), None, None, model, False, None), {}, np.zeros(1)
+    if not (l2 is None and l1 is None):
+        rows = {"x": data.x, "y": data.y, "weights": data.weights, "offset": data.offset}
+        penalties = {n: p if p is None else np.atleast_1d(p) for n, p in (("l2", l2), ("l1", l1))}
+        lanes, _ = make_lanes(model, rows | penalties)
+        base, tables = lanes.base, {name: np.asarray(a) for name, a in lanes.own.items()}
+        values = np.sum([np.asarray(a, float) for a in tables.values()], axis=0)
+    whole, fits = fit_grid(
+        Grid(base, tables, values, fold),
+        solver,
+        data.feature_names,
+        memory_budget=memory_budget,
+        progress=progress,
+    )
+    assert fits is not None
+    m = len(values)
     scores = _scores(fits, Rows(*data[:4]), fold, (m, repeats, num_folds), num_bins)
     if not several:
-        scores = jax.tree.map(lambda a: a[0], scores)
+        scores, whole = jax.tree.map(lambda a: a[0], scores), whole.lane(0)
     return CrossValidation(fits, whole, scores, fold, l2, l1)
 
 
@@ -304,13 +291,6 @@ def _given_folds(folds: Any, n: int) -> np.ndarray:
     if count < 2 or any(len(np.unique(f)) != count for f in fold):
         raise ValueError("folds: expected at least two, numbered from 0, each with examples")
     return fold.astype(np.int32)
-
-
-def _without_fold(base: Problem, extra: Any, own: dict[str, Array]) -> dict[str, Array]:
-    """The parts of one lane: the weights without a fold, its penalties, and where it starts."""
-    here = extra["folds"][own["repeat"]] == own["fold"]
-    parts = {name: table[own["penalty"]] for name, table in extra["tables"].items()}
-    return {"weights": jnp.where(here, 0.0, base.example_weights())} | parts
 
 
 def _scores(

@@ -115,11 +115,18 @@ def bound(
 
 
 def chord_bound(
-    problem: Any, theta: Array, value: Array, grad: Array, moved: Array, factor: Any
+    problem: Any,
+    theta: Array,
+    value: Array,
+    grad: Array,
+    moved: Array,
+    factor: Any,
+    apart: Array,
 ) -> Array:
     """A bound on the distance to the optimum from the Hessian at an earlier point.
 
-    With ρ the furthest that a logit has moved since, e^(-ρ) H₀ ⪯ H. So the Newton step δ, which is
+    With ρ the furthest that a logit has moved since, e^(-ρ) H₀ ⪯ H, where H₀ is the Hessian there
+    or, with ρ as much larger, e^`apart` times it at most. So the Newton step δ, which is
     not computed, has δᵀHδ = gᵀH⁻¹g ≤ e^ρ gᵀH₀⁻¹g, and moves no logit further than
     √(aᵀH⁻¹a) √(gᵀH⁻¹g) ≤ e^ρ √(aᵀH₀⁻¹a) √(gᵀH₀⁻¹g), a being the row of features that makes it.
 
@@ -130,11 +137,12 @@ def chord_bound(
         grad: (p,) its gradient there.
         moved: (p,) theta less the point of the Hessian.
         factor: a `Factor` of that Hessian.
+        apart: ().
 
     Returns:
         (), nats; infinite where this proves nothing.
     """
-    growth = jnp.exp(_farthest(problem, moved))
+    growth = jnp.exp(_farthest(problem, moved) + apart)
     squares = jnp.vdot(grad, factor.solve(grad))
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     most = _of_columns(problem.unravel(theta), columns, jnp.ones((), theta.dtype))
@@ -209,8 +217,7 @@ def absent(problem: Any) -> Array:
         return jnp.zeros((), bool)
     classes = jnp.arange(problem.model.labels.num_classes)
     hit = (problem.data.y[:, None] == classes[None, :]).astype(problem.data.x.dtype)
-    some = (problem.example_weights() > 0).astype(hit.dtype)
-    return jnp.any(some @ hit == 0)  # how many there are of each class, all lanes at once
+    return jnp.any(problem.example_weights() @ hit == 0)  # what each class weighs
 
 
 def duality_gap(

@@ -11,6 +11,7 @@ from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.scipy.linalg import solve_triangular
 
 _LARGE = 256  # parameters
+_THREADED = 112  # rows, from which on the linear algebra library uses threads for a factor
 _BLOCK = 16  # columns
 
 
@@ -103,9 +104,11 @@ def no_inverse(theta: Array) -> "Inverse | Factor":
 def cholesky(a: Array, needed: Array | bool = True) -> tuple[Array, Array]:
     """The lower Cholesky factor of a matrix (p, p), and its inverse.
 
-    On a CPU a large matrix is halved, and its parts are taken in narrow blocks of columns. The
-    threads of the linear algebra library, which it uses for large matrices only, stay busy for
-    25 ms after each call, and what XLA computes meanwhile with its own takes twice as long.
+    The threads of the linear algebra library stay busy for 25 ms or more after each call that uses
+    them, and what XLA computes meanwhile with its own takes twice as long. It uses them for factors
+    of large matrices and for triangular systems from p = 40 or so on. So on a CPU a large matrix is
+    halved, and its parts are taken in narrow blocks of columns; and inverses are put together from
+    products of ever larger blocks.
 
     Args:
         a: (p, p), of which the lower triangle is read.
@@ -118,8 +121,9 @@ def cholesky(a: Array, needed: Array | bool = True) -> tuple[Array, Array]:
         >>> cholesky(jnp.array([[4.0, 0.0], [2.0, 5.0]]))[0].tolist()
         [[2.0, 0.0], [1.0, 2.0]]
     """
-    if len(a) < _LARGE:
-        return _cholesky(a, jnp.asarray(needed))
+    if len(a) < _THREADED:
+        lower = _cholesky(a, jnp.asarray(needed))
+        return lower, _inverse_of_lower(lower)
     return jax.lax.platform_dependent(a, cpu=_in_halves, default=_in_one)
 
 
@@ -129,8 +133,9 @@ def _in_one(a: Array) -> tuple[Array, Array]:
 
 
 @custom_vmap
-def _cholesky(a: Array, needed: Array) -> tuple[Array, Array]:
-    return jax.lax.cond(needed, _in_one, lambda a: (a, a), a)
+def _cholesky(a: Array, needed: Array) -> Array:
+    plain = partial(jnp.linalg.cholesky, symmetrize_input=False)
+    return jax.lax.cond(needed, plain, lambda a: a, a)
 
 
 @_cholesky.def_vmap
@@ -141,15 +146,54 @@ def _cholesky_rule(axis_size: int, in_batched: list[bool], a: Array, needed: Arr
     if not in_batched[1]:
         needed = jnp.broadcast_to(needed, (axis_size, *jnp.shape(needed)))
 
-    def one_by_one(a: Array, needed: Array) -> tuple[Array, Array]:
+    def one_by_one(a: Array, needed: Array) -> Array:
         return jax.lax.map(lambda lane: _cholesky(*lane), (a, needed))
 
-    def at_once(a: Array, needed: Array) -> tuple[Array, Array]:
+    def at_once(a: Array, needed: Array) -> Array:
         del needed
-        return jax.vmap(_in_one)(a)
+        return jnp.linalg.cholesky(a, symmetrize_input=False)
 
-    both = jax.lax.platform_dependent(a, needed, cpu=one_by_one, default=at_once)
-    return both, (True, True)
+    return jax.lax.platform_dependent(a, needed, cpu=one_by_one, default=at_once), True
+
+
+def _inverse_of_lower(lower: Array) -> Array:
+    """L⁻¹, from the inverses of small blocks on the diagonal, joined two by two."""
+    p, above = len(lower), (len(lower) - 1).bit_length()  # p <= 2**above
+    width = 3 if 3 * 2**above >= 4 * p and above > 1 else 2  # blocks: 2 or 3 times a power of 2
+    count = max(1, 2**above // (4 if width == 3 else 2))
+    rest = width * count - p
+    filled = jnp.pad(lower, (0, rest)) + jnp.diag(
+        jnp.pad(jnp.zeros(p, lower.dtype), (0, rest), constant_values=1)
+    )
+
+    def blocks(below: int, width: int, count: int) -> Array:
+        """(count, width, width), of every pair of columns of blocks the first, so far below."""
+        step = (1 + below) * width
+        return jnp.stack(
+            [
+                filled[i + below * width : i + step, i : i + width]
+                for i in range(0, len(filled), step)
+            ]
+        )
+
+    inverse = _inverse_of_small(blocks(0, width, count))
+    while count > 1:
+        count //= 2
+        first, second = inverse[::2], inverse[1::2]
+        corner = -second @ (blocks(1, width, count) @ first)
+        top = jnp.concatenate([first, jnp.zeros_like(first)], axis=2)
+        inverse = jnp.concatenate([top, jnp.concatenate([corner, second], axis=2)], axis=1)
+        width *= 2
+    return inverse[0, :p, :p]
+
+
+def _inverse_of_small(lower: Array) -> Array:
+    """L⁻¹ of matrices (m, q, q), row by row."""
+    rows: list[Array] = []
+    for i, unit in enumerate(jnp.eye(lower.shape[1], dtype=lower.dtype)):
+        known = sum(lower[:, i, j, None] * row for j, row in enumerate(rows))
+        rows.append((unit - known) / lower[:, i, i, None])
+    return jnp.stack(rows, axis=1)
 
 
 @sequential_vmap

@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxprob.models.base import Evidence, Status
 from jaxprob.numerics.control import only_if
-from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.problem import Known, Problem
 
 _NEAR = 0.5  # that a Newton step may move one logit against another without raising doubt
 
@@ -60,6 +60,11 @@ class Solver(Protocol):
         ...
 
     @property
+    def takes_known(self) -> bool:
+        """Whether what is known before, of the same problem, is of use to it."""
+        ...
+
+    @property
     def needs_proof(self) -> bool:
         """Whether the exact Hessian should be asked where the solver's own verdict is open."""
         ...
@@ -68,8 +73,8 @@ class Solver(Protocol):
         """What stays fixed during the run, and where to start."""
         ...
 
-    def init(self, problem: Problem, fixed: Any, theta: Array) -> State:
-        """The state before anything was computed."""
+    def init(self, problem: Problem, fixed: Any, theta: Array, known: Known | None = None) -> State:
+        """The state before anything was computed; what is known may be of use or not."""
         ...
 
     def step(self, problem: Problem, fixed: Any, state: State, k: Array) -> State:

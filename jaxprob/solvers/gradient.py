@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.models.base import Status
 from jaxprob.solvers.driver import State, blank, with_status
-from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.problem import Known, Problem
 
 if TYPE_CHECKING:
     import optax
@@ -53,6 +53,7 @@ class Gradient:
     batch_size: int | None
     key: Array | None
 
+    takes_known = False
     takes_l1 = False
     needs_proof = True
 
@@ -60,7 +61,9 @@ class Gradient:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
 
-    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
+    def init(
+        self, problem: Problem, fixed: None, theta: Array, known: Known | None = None
+    ) -> State:
         """The optimiser's state at the start."""
         return blank(theta, Memory(self._build().init(problem.unravel(theta))))
 

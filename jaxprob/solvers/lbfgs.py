@@ -35,7 +35,7 @@ from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, Inverse, invert, no_inverse
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
 from jaxprob.solvers.linesearch import Move, all_finite
-from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.quasi_newton import At, no_pairs, step, unknown
 
 _ROWS_PER_PARAM = 100
@@ -124,6 +124,7 @@ class LBFGS:
     sample_rows: int | None
     sample_dtype: str | None
 
+    takes_known = False
     takes_l1 = False
     needs_proof = True
 
@@ -136,7 +137,9 @@ class LBFGS:
         sample = sample if self.sample_dtype is None else sample.astype(self.sample_dtype)
         return Fixed(sample, ratio), problem.canonical(theta)
 
-    def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
+    def init(
+        self, problem: Problem, fixed: Fixed, theta: Array, known: Known | None = None
+    ) -> State:
         """Nothing known yet."""
         infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
         metric = Metric(no_inverse(theta), theta, jnp.zeros((), bool))

@@ -38,20 +38,23 @@ from jaxprob.solvers.driver import (
     with_status,
 )
 from jaxprob.solvers.linesearch import Move
-from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.quasi_newton import At, no_pairs, step
 
 _MOST_MOVES = 10  # with one Hessian
-_BEYOND = {"float64": 1e-6, "float32": 1e-2}  # the tolerance: what moves aim at
+_BEYOND = {"float64": 1e-4, "float32": 1e-2}  # the tolerance: what moves aim at
 _GOOD_RATIO = 1 / 4  # of gᵀH⁻¹g, from one move to the next: else the Hessian has changed too much
 _NEAR_ENOUGH = 2  # times the tolerance: a larger decrement promises no bound that is small enough
 _IDLE_STEPS = 4  # without progress, in the objective or in the bound, before a run has stalled
 
 
 class Memory(NamedTuple):
-    """Newton's own: the factor of the last Hessian, what it promised, and idle steps."""
+    """Newton's own: the last Hessian, what it promised, and idle steps."""
 
     factor: Factor
+    origin: Array  # (p,), where the Hessian is from
+    spread: Array  # (), log of how many times the one there it is at most
+    is_given: Array  # () bool, whether it was known before and is still to be tried
     newton_step: Array  # (p,), -H⁻¹g where the Hessian is from
     decrement: Array  # (), gᵀH⁻¹g / 2 there
     idle: Array  # () for how many steps nothing improved
@@ -65,6 +68,7 @@ class Newton:
     tol: Array | float | None
     max_steps: int
 
+    takes_known = True
     takes_l1 = False
     needs_proof = True
 
@@ -72,17 +76,31 @@ class Newton:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
 
-    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
+    def init(
+        self, problem: Problem, fixed: None, theta: Array, known: Known | None = None
+    ) -> State:
         """No step, from an unknown value: step 0 goes nowhere and finds it."""
         infinite = jnp.asarray(jnp.inf, theta.dtype)
         nothing, zero = jnp.zeros_like(theta), jnp.zeros((), jnp.int32)
-        return blank(theta, Memory(no_factor(theta), nothing, infinite, zero))
+        given = jnp.asarray(known is not None)
+        if known is None:
+            factor, origin, spread = no_factor(theta), theta, jnp.zeros((), theta.dtype)
+        else:
+            origin, information, spread = known
+            factor = factorise(problem.regular(origin, information))
+        return blank(theta, Memory(factor, origin, spread, given, nothing, infinite, zero))
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
-        """Compute the Hessian and what it proves, then move with it; step 0 only finds a value."""
+        """Compute the Hessian and what it proves, then move with it; step 0 only finds a value.
+
+        A Hessian that is known is tried first.
+        """
         look, needed = partial(self._look, problem), is_undecided(state) & (k > 0)
+        needed &= ~state.memory.is_given
         seen = only_if(needed, look, (state.evidence, state.memory), state)
-        return self._moved(problem, state, seen)
+        new = self._moved(problem, state, seen)
+        given = new.memory.is_given & (k == 0)
+        return new._replace(memory=new.memory._replace(is_given=given))
 
     def _look(self, problem: Problem, state: State) -> tuple[Evidence, Memory]:
         """The Hessian here, and what it proves."""
@@ -95,7 +113,8 @@ class Newton:
         is_idle = state.memory.idle >= _IDLE_STEPS
         stuck = is_idle & ~(decrement < state.memory.decrement / 2)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        return evidence, Memory(factor, step, decrement, state.memory.idle)
+        no, none, idle = jnp.zeros((), bool), jnp.zeros_like(decrement), state.memory.idle
+        return evidence, Memory(factor, state.theta, none, no, step, decrement, idle)
 
     def _moved(self, problem: Problem, state: State, seen: tuple[Evidence, Memory]) -> State:
         """The state after the moves, and what is proved there by the same Hessian."""
@@ -105,7 +124,8 @@ class Newton:
         known = _verdict_of_chords(problem, old, new, self.tol)
         undecided = is_undecided(old)
         evidence = jax.tree.map(partial(jnp.where, undecided), known, evidence)
-        evidence = with_status(evidence, undecided & ~new.accepted, Status.STALLED)
+        failed = undecided & ~new.accepted & ~memory.is_given  # a given one was only a try
+        evidence = with_status(evidence, failed, Status.STALLED)
         falls = new.value < old.value - slack(old.value)
         memory = memory._replace(idle=jnp.where(falls, 0, memory.idle + 1))
         return State(new.theta, new.value, new.grad, evidence, memory)
@@ -119,23 +139,35 @@ class Newton:
 
         By what is left of the gradient: the objective no longer tells the two points apart.
         """
-        solve = state.memory.factor.solve
-        step = solve(state.grad)
-        theta = state.theta - step
-        value, grad = problem.value_and_grad(theta)
-        nearer = jnp.vdot(grad, solve(grad)) < jnp.vdot(state.grad, step)
-        good = (state.evidence.status == Status.CONVERGED) & nearer & jnp.isfinite(value)
-        return state._replace(
-            theta=jnp.where(good, theta, state.theta),
-            value=jnp.where(good, value, state.value),
-            grad=jnp.where(good, grad, state.grad),
-        )
+        step = state.memory.factor.solve(state.grad)
+        far = jnp.vdot(state.grad, step) > _beyond(self.tol, state.value)
+        far &= state.evidence.status == Status.CONVERGED
+        return only_if(far, partial(_finished, problem), state, state)
+
+
+def _finished(problem: Problem, state: State) -> State:
+    """The state one chord step further, if that is nearer."""
+    solve = state.memory.factor.solve
+    step = solve(state.grad)
+    theta = state.theta - step
+    value, grad = problem.value_and_grad(theta)
+    nearer = jnp.vdot(grad, solve(grad)) < jnp.vdot(state.grad, step)
+    good = (state.evidence.status == Status.CONVERGED) & nearer & jnp.isfinite(value)
+    return state._replace(
+        theta=jnp.where(good, theta, state.theta),
+        value=jnp.where(good, value, state.value),
+        grad=jnp.where(good, grad, state.grad),
+    )
+
+
+def _beyond(tol: Array | float | None, value: Array) -> Array:
+    """Of gᵀH⁻¹g, twice the gap to first order: what moves aim at."""
+    return 2 * _BEYOND[value.dtype.name] * tolerance(tol, value)
 
 
 def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
     """The Newton step, and quasi-Newton ones from there, while each squares what the last left."""
     factor, undecided = state.memory.factor, is_undecided(state)
-    enough = 2 * _BEYOND[state.theta.dtype.name] * tolerance(tol, state.value)
 
     def left(at: At) -> Array:
         return jnp.vdot(at.move.grad, at.solved)
@@ -148,6 +180,7 @@ def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
 
     def useful(carry: tuple[At, Array, Array]) -> Array:
         at, before, count = carry
+        enough = _beyond(tol, at.move.value)
         again = at.move.accepted & (left(at) > enough) & (left(at) < _GOOD_RATIO * before)
         again &= jnp.isfinite(state.value)  # step 0 knows no Hessian
         return undecided & ((count == 0) | (again & (count < _MOST_MOVES)))
@@ -169,12 +202,14 @@ def _verdict_of_chords(
     factor, enough = old.memory.factor, tolerance(tol, new.value)
 
     def prove(new: Move) -> Array:
-        moved = new.theta - old.theta
-        return certificates.chord_bound(problem, new.theta, new.value, new.grad, moved, factor)
+        moved = new.theta - old.memory.origin
+        spread = old.memory.spread
+        return certificates.chord_bound(
+            problem, new.theta, new.value, new.grad, moved, factor, spread
+        )
 
-    aim = _NEAR_ENOUGH * _BEYOND[enough.dtype.name] * enough
-    near = jnp.vdot(new.grad, factor.solve(new.grad)) <= aim
-    near &= jnp.isfinite(old.value) & is_undecided(old)
+    near = jnp.vdot(new.grad, factor.solve(new.grad)) <= _beyond(tol, new.value)
+    near &= (jnp.isfinite(old.value) | old.memory.is_given) & is_undecided(old)
     bound = only_if(near, prove, jnp.full_like(new.value, jnp.inf), new)
     is_good = bound <= enough
     return with_status(
@@ -217,7 +252,10 @@ def judge(
     decrement = -jnp.vdot(result.grad, step) / 2
     at = Point(result.theta, result.value, result.grad, hess, jnp.ones((), bool))
     evidence = _verdict(problem, at, factor, tol, decrement)
-    state = State(*at[:3], evidence, Memory(factor, step, decrement, jnp.zeros((), jnp.int32)))
+    zero = jnp.zeros((), jnp.int32)
+    none = jnp.zeros_like(decrement)
+    memory = Memory(factor, result.theta, none, zero > 0, step, decrement, zero)
+    state = State(*at[:3], evidence, memory)
     state = checked(problem, state, lacks_class(problem))
     solver = newton(tol=tol)
     doubtful = is_doubtful(solver, problem, state)

@@ -30,6 +30,14 @@ class Rows(NamedTuple):
     offset: Array | None  # (n,) or (n, K)
 
 
+class Known(NamedTuple):
+    """What is known of a problem before it is looked at: its information near some point."""
+
+    theta: Array  # (p,)
+    information: Array  # (p, p), minus the Hessian of the log-likelihood
+    spread: Array  # (), log of how many times that at theta it is at most
+
+
 class Shards(NamedTuple):
     """Rows spread over the devices of one mesh axis."""
 
@@ -177,7 +185,9 @@ class Problem:
 
     def curvature(self, theta: Array) -> Array:
         """The Hessian (p, p) of the smooth part."""
-        h = self.information(theta)
+        return self._penalised(theta, self.information(theta))
+
+    def _penalised(self, theta: Array, h: Array) -> Array:
         if self.l2 is not None:
             h = h + jnp.diag(jnp.where(self.mask(), self.l2, 0.0))
         if self.firth:
@@ -191,7 +201,11 @@ class Problem:
         Along those directions the likelihood is flat by construction. The term added there acts on
         nothing else, so a Newton step from canonical parameters is unchanged by it.
         """
-        h = self.curvature(theta)
+        return self.regular(theta, self.information(theta))
+
+    def regular(self, theta: Array, information: Array) -> Array:
+        """What `hess` is at a point where the information is known."""
+        h = self._penalised(theta, information)
         if self.model.canonical is None:
             return h
         size = jnp.diag(h) - self.canonical(jnp.diag(h))

@@ -36,7 +36,7 @@ from jaxprob.solvers.driver import (
     with_status,
 )
 from jaxprob.solvers.linesearch import backtrack
-from jaxprob.solvers.problem import Problem
+from jaxprob.solvers.problem import Known, Problem
 
 _IDLE_STEPS = 4
 _MOST_SWEEPS = 200
@@ -58,6 +58,7 @@ class Proximal:
     tol: Array | float | None
     max_steps: int
 
+    takes_known = False
     takes_l1 = True
     needs_proof = False
 
@@ -65,7 +66,9 @@ class Proximal:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
 
-    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
+    def init(
+        self, problem: Problem, fixed: None, theta: Array, known: Known | None = None
+    ) -> State:
         """No step: step 0 goes nowhere and looks."""
         zero = jnp.zeros((), theta.dtype)
         return blank(theta, Memory(jnp.zeros_like(theta), zero, jnp.zeros((), jnp.int32)))
