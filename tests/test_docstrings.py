@@ -22,7 +22,7 @@ INTERNAL = {
     "jaxprob.fit.solve",
     "jaxprob.many.arguments",
     "jaxprob.many.lanes",
-    "jaxprob.many.path.run_path",
+    "jaxprob.many.neighbours",
     "jaxprob.many.running",
     "jaxprob.many.schedule",
     "jaxprob.models.base",

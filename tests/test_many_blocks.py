@@ -162,8 +162,8 @@ def interrupted_after(monkeypatch, num_calls):
     """Ctrl-C once so many calls of programs have been kept."""
     plain = schedule.Run.go
 
-    def go(self):
-        for k, done in enumerate(plain(self)):
+    def go(self, lanes):
+        for k, done in enumerate(plain(self, lanes)):
             if k == num_calls:
                 raise KeyboardInterrupt
             yield done
@@ -193,7 +193,7 @@ def test_an_interrupt_hands_over_the_lanes_that_are_finished(x64, monkeypatch):
 
 
 def test_an_interrupt_before_anything_is_finished_is_a_plain_one(x64, monkeypatch):
-    def interrupt(self):
+    def interrupt(self, lanes):
         raise KeyboardInterrupt
         yield
 

@@ -166,7 +166,9 @@ def _batch(
     draw: Bind | None, common: Common, own: Mapping[str, Array], start: Array | None
 ) -> _Batch:
     base = common.base
-    parts = dict(own) if draw is None else jax.vmap(draw, in_axes=(None, None, 0))(*common, own)
+    parts: dict[str, Any] = (
+        dict(own) if draw is None else jax.vmap(draw, in_axes=(None, None, 0))(*common, own)
+    )
     starts, known = parts.pop("theta", None), parts.pop("known", None)
     problems = with_parts(base, parts)
     none = jax.tree.map(lambda _: None, base)
@@ -187,8 +189,7 @@ def _first(
     def look(problem: Problem, theta: Array | None, known: Known | None) -> Progress:
         theta = problem.start() if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
-        zero = jnp.zeros((), jnp.int32)
-        state = solver.step(problem, fixed, solver.init(problem, fixed, theta, known), zero)
+        state = solver.start(problem, fixed, theta, known)
         state = checked(problem, state, lacks_class(problem))
         data, evidence = problem.data, state.evidence
         rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
@@ -197,7 +198,7 @@ def _first(
         status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), evidence.status)
         status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
         state = state._replace(evidence=evidence._replace(status=status))
-        return Progress(state, zero + 1, zero)
+        return Progress(state, jnp.int32(1), jnp.int32(0))
 
     axes = batch.axes, batch.start_axis, 0
     return jax.vmap(look, in_axes=axes)(batch.problems, batch.starts, batch.known)

@@ -215,8 +215,8 @@ def _known(grid: Grid, points: np.ndarray, of_folds: bool) -> Known:
     information = _information(grid.base, padded, index, live, devices=devices)[: len(points)]
     lacking = grid.num_parts - information.shape[1]
     information = jnp.pad(information, [(0, 0), (0, lacking), (0, 0), (0, 0)])
-    points = jnp.asarray(points)
-    return Known(points, information, _apart(grid.base, points))
+    at = jnp.asarray(points)
+    return Known(at, information, _apart(grid.base, at))
 
 
 @eager_jit

@@ -121,7 +121,7 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
 
 def in_phases(shape: Shape, size: int) -> tuple[Shape, Shape]:
     """Shapes for phases of about so many lanes: in even blocks, and in small ones."""
-    blocks = -(-size // shape.size)
+    blocks = -(-size // (2 * shape.size))
     even = -(-size // (blocks * shape.devices))
     return shape._replace(lanes=even), shape._replace(lanes=min(even, _PHASE_LANES))
 
@@ -218,7 +218,7 @@ class Run:
         key = structure, self.lanes.draw, self.small, self.is_large, shared, own
         if key not in _PREPARED:
             index = np.arange(self.small.size)
-            some = _at(jax.device_get(started), index)
+            some = jax.device_put(_at(jax.device_get(started), index), _spread(self.small))
             self._call(programs.rest, self.small, index[:0], self._own(index, self.small), some)
             _PREPARED.add(key)
 
@@ -236,6 +236,7 @@ class Run:
         shape = self.shape if pool.size >= self.shape.size else self.small
         index, progress = pool.take(shape.size)
         padded = _at(progress, _padded(np.arange(len(index)), shape.size))
+        padded = jax.device_put(padded, _spread(shape))
         result = self._call(program, shape, index, self._own(index, shape), padded)
         return Call(index, result, keep)
 

@@ -30,6 +30,7 @@ from jaxprob.many.folds import folds as assign
 from jaxprob.many.keys import check_key
 from jaxprob.many.neighbours import Grid, fit_grid
 from jaxprob.models.base import Model, Status
+from jaxprob.numerics.passes import total
 from jaxprob.report import REASONS
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Problem, Rows
@@ -185,6 +186,7 @@ class CrossValidation:
 
 
 _SHOWN = 10
+_MODELS = 8  # scored at a time
 
 
 def cross_validate(
@@ -299,57 +301,76 @@ def _scores(
     """Each fold's score by the models that have not seen it, those of a fold at once."""
     m, repeats, num_folds = shape
     most = max(np.bincount(f, minlength=num_folds).max() for f in fold)
-    params = jax.tree.map(lambda a: a.reshape(m, repeats, num_folds, *a.shape[1:]), fits.params)
+    params = jax.tree.map(
+        lambda a: np.asarray(a).reshape(m, repeats, num_folds, *a.shape[1:]), fits.params
+    )
+    devices = jax.local_devices()
+    copies = [jax.device_put(data, device) for device in devices]
     parts = []
-    for r in range(repeats):
-        for k in range(num_folds):
-            index = np.flatnonzero(fold[r] == k)
-            live = np.arange(most) < len(index)
-            index = np.resize(index, most)
-            of_fold = jax.tree.map(lambda a, r=r, k=k: a[:, r, k], params)
-            parts.append(_score(fits.model, of_fold, data, index, live, num_bins=num_bins))
-    good = jnp.reshape(fits.status == Status.CONVERGED, shape)
+    for i, (r, k) in enumerate(np.ndindex(repeats, num_folds)):
+        index = np.flatnonzero(fold[r] == k)
+        live = np.arange(most) < len(index)
+        index = np.resize(index, most)
+        of_fold = jax.tree.map(lambda a, r=r, k=k: a[:, r, k], params)
+        own = jax.device_put((of_fold, index, live), devices[i % len(devices)])
+        parts.append(_score(fits.model, copies[i % len(devices)], *own, num_bins=num_bins))
+    good = (np.asarray(fits.status) == Status.CONVERGED).reshape(shape)
 
     def together(*folds: Array) -> Array:
-        every = jnp.stack(folds, axis=1).reshape(*shape, *folds[0].shape[1:])
-        return jnp.where(good.reshape(*shape, *([1] * (every.ndim - 3))), every, jnp.nan)
+        every = np.stack(folds, axis=1).reshape(*shape, *folds[0].shape[1:])
+        known = good.reshape(*shape, *([1] * (every.ndim - 3)))
+        return jnp.asarray(np.where(known, every, every.dtype.type(np.nan)))
 
-    return jax.tree.map(together, *parts)
+    return jax.tree.map(together, *jax.device_get(parts))
 
 
 @partial(eager_jit, static_argnums=0, static_argnames=["num_bins"])
 def _score(
-    model: Model, params: Any, data: Rows, index: Array, live: Array, *, num_bins: int
+    model: Model, data: Rows, params: Any, index: Array, live: Array, *, num_bins: int
 ) -> Scores:
     """The scores of several models on some rows."""
     rows = jax.tree.map(lambda a: a[index], data)
     c = live.astype(data.x.dtype)
     c = c if rows.weights is None else c * rows.weights
     keywords = {} if rows.offset is None else {"offset": rows.offset}
-    total = jnp.sum(c)
-    hit = rows.y[:, None] == jnp.arange(model.labels.num_classes)[None, :]
+    all_of_it = total(c)
 
     def mean(a: Array) -> Array:
-        return jnp.sum(jnp.where(c > 0, c * a, 0.0)) / total
+        return total(jnp.where(c > 0, c * a, 0.0)) / all_of_it
 
     def of_one(params: Any) -> Scores:
         log_p = model.predict_log_proba(params, rows.x, **keywords)  # pyright: ignore[reportOptionalCall]
-        p = jnp.exp(log_p)
-        likely = jnp.argmax(log_p, axis=1)
-        binary = p.shape[1] == 2
-        squares = jnp.sum((p - hit) ** 2, axis=1)
-        predicted = p[:, 1] if binary else jnp.max(p, axis=1)
-        true = rows.y == 1 if binary else rows.y == likely
+        log_prob, squares, likely, predicted, true = _judged(log_p, rows.y)
         bin_of = jnp.clip(jnp.floor(predicted * num_bins).astype(jnp.int32), 0, num_bins - 1)
-        in_bin = c[:, None] * (bin_of[:, None] == jnp.arange(num_bins)[None, :])
-        weight = jnp.sum(in_bin, axis=0)
-        sums = predicted @ in_bin, true.astype(p.dtype) @ in_bin
+        in_bin = jnp.where(bin_of[None, :] == jnp.arange(num_bins)[:, None], c, 0.0)
+        each = jnp.stack([jnp.ones_like(c), predicted, true.astype(c.dtype)], axis=1)
+        weight, predicted, true = (in_bin @ each).T
         some = jnp.where(weight > 0, weight, jnp.nan)
         return Scores(
-            mean(jnp.sum(jnp.where(hit, log_p, 0.0), axis=1)),
-            mean((likely == rows.y).astype(p.dtype)),
-            mean(squares / 2 if binary else squares),
-            Calibration(weight, *(s / some for s in sums)),
+            mean(log_prob),
+            mean((likely == rows.y).astype(c.dtype)),
+            mean(squares),
+            Calibration(weight, predicted / some, true / some),
         )
 
-    return jax.vmap(of_one)(params)
+    return jax.lax.map(of_one, params, batch_size=_MODELS)
+
+
+def _judged(log_p: Array, y: Array) -> tuple[Array, ...]:
+    """Of each example: log p of its class, Brier's score, the most probable class; p, whether so.
+
+    p is the probability that is to be calibrated.
+    """
+    if log_p.shape[1] == 2:  # by columns, which are two short vectors no more
+        first, second = log_p[:, 0], log_p[:, 1]
+        one = y == 1
+        predicted = jnp.exp(second)
+        likely = (second > first).astype(y.dtype)
+        other = jnp.exp(jnp.where(one, first, second))  # what the other class was given
+        return jnp.where(one, second, first), other**2, likely, predicted, one
+    p = jnp.exp(log_p)
+    hit = y[:, None] == jnp.arange(log_p.shape[1])[None, :]
+    likely = jnp.argmax(log_p, axis=1)
+    squares = jnp.sum((p - hit) ** 2, axis=1)
+    log_prob = jnp.sum(jnp.where(hit, log_p, 0.0), axis=1)
+    return log_prob, squares, likely, jnp.max(p, axis=1), likely == y

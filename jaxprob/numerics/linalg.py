@@ -192,7 +192,7 @@ def _inverse_of_small(lower: Array) -> Array:
     rows: list[Array] = []
     for i, unit in enumerate(jnp.eye(lower.shape[1], dtype=lower.dtype)):
         known = sum(lower[:, i, j, None] * row for j, row in enumerate(rows))
-        rows.append((unit - known) / lower[:, i, i, None])
+        rows.append((unit[None, :] - known) / lower[:, i, i, None])
     return jnp.stack(rows, axis=1)
 
 

@@ -73,8 +73,12 @@ class Solver(Protocol):
         """What stays fixed during the run, and where to start."""
         ...
 
-    def init(self, problem: Problem, fixed: Any, theta: Array, known: Known | None = None) -> State:
-        """The state before anything was computed; what is known may be of use or not."""
+    def init(self, problem: Problem, fixed: Any, theta: Array) -> State:
+        """The state before anything was computed."""
+        ...
+
+    def start(self, problem: Problem, fixed: Any, theta: Array, known: Known | None) -> State:
+        """The state after step 0, for a program that takes no other; with what is known before."""
         ...
 
     def step(self, problem: Problem, fixed: Any, state: State, k: Array) -> State:

@@ -61,11 +61,13 @@ class Gradient:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
 
-    def init(
-        self, problem: Problem, fixed: None, theta: Array, known: Known | None = None
-    ) -> State:
+    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
         """The optimiser's state at the start."""
         return blank(theta, Memory(self._build().init(problem.unravel(theta))))
+
+    def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
+        """The state after step 0."""
+        return self.step(problem, fixed, self.init(problem, fixed, theta), jnp.int32(0))
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
         """One pass of updates, then value and gradient where it ended; step 0 only looks."""

@@ -137,14 +137,16 @@ class LBFGS:
         sample = sample if self.sample_dtype is None else sample.astype(self.sample_dtype)
         return Fixed(sample, ratio), problem.canonical(theta)
 
-    def init(
-        self, problem: Problem, fixed: Fixed, theta: Array, known: Known | None = None
-    ) -> State:
+    def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
         """Nothing known yet."""
         infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
         metric = Metric(no_inverse(theta), theta, jnp.zeros((), bool))
         at = unknown(theta, self.memory)
         return blank(theta, Memory(at, metric, zero, infinite, zero))
+
+    def start(self, problem: Problem, fixed: Fixed, theta: Array, known: Known | None) -> State:
+        """The state after step 0."""
+        return self.step(problem, fixed, self.init(problem, fixed, theta), jnp.int32(0))
 
     def step(self, problem: Problem, fixed: Fixed, state: State, k: Array) -> State:
         """Move along the quasi-Newton direction, then bound the distance to the optimum.

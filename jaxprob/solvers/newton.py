@@ -76,19 +76,27 @@ class Newton:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
 
-    def init(
-        self, problem: Problem, fixed: None, theta: Array, known: Known | None = None
-    ) -> State:
+    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
         """No step, from an unknown value: step 0 goes nowhere and finds it."""
-        infinite = jnp.asarray(jnp.inf, theta.dtype)
-        nothing, zero = jnp.zeros_like(theta), jnp.zeros((), jnp.int32)
-        given = jnp.asarray(known is not None)
+        infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), theta.dtype)
+        nothing, idle = jnp.zeros_like(theta), jnp.zeros((), jnp.int32)
+        memory = Memory(no_factor(theta), theta, zero, idle > 0, nothing, infinite, idle)
+        return blank(theta, memory)
+
+    def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
+        """The value at the start, and what the known information proves there."""
+        value, grad = problem.value_and_grad(theta)
+        state = self.init(problem, fixed, theta)._replace(value=value, grad=grad)
         if known is None:
-            factor, origin, spread = no_factor(theta), theta, jnp.zeros((), theta.dtype)
-        else:
-            origin, information, spread = known
-            factor = factorise(problem.regular(origin, information))
-        return blank(theta, Memory(factor, origin, spread, given, nothing, infinite, zero))
+            return state
+        factor = factorise(problem.regular(known.theta, known.information))
+        yes = jnp.ones((), bool)
+        memory = state.memory._replace(
+            factor=factor, origin=known.theta, spread=known.spread, is_given=yes
+        )
+        state = state._replace(memory=memory)
+        here = Move(theta, value, grad, yes, jnp.ones_like(value))
+        return state._replace(evidence=_verdict_of_chords(problem, state, here, self.tol))
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
         """Compute the Hessian and what it proves, then move with it; step 0 only finds a value.
@@ -99,8 +107,7 @@ class Newton:
         needed &= ~state.memory.is_given
         seen = only_if(needed, look, (state.evidence, state.memory), state)
         new = self._moved(problem, state, seen)
-        given = new.memory.is_given & (k == 0)
-        return new._replace(memory=new.memory._replace(is_given=given))
+        return new._replace(memory=new.memory._replace(is_given=jnp.zeros((), bool)))
 
     def _look(self, problem: Problem, state: State) -> tuple[Evidence, Memory]:
         """The Hessian here, and what it proves."""
@@ -139,25 +146,17 @@ class Newton:
 
         By what is left of the gradient: the objective no longer tells the two points apart.
         """
-        step = state.memory.factor.solve(state.grad)
-        far = jnp.vdot(state.grad, step) > _beyond(self.tol, state.value)
-        far &= state.evidence.status == Status.CONVERGED
-        return only_if(far, partial(_finished, problem), state, state)
-
-
-def _finished(problem: Problem, state: State) -> State:
-    """The state one chord step further, if that is nearer."""
-    solve = state.memory.factor.solve
-    step = solve(state.grad)
-    theta = state.theta - step
-    value, grad = problem.value_and_grad(theta)
-    nearer = jnp.vdot(grad, solve(grad)) < jnp.vdot(state.grad, step)
-    good = (state.evidence.status == Status.CONVERGED) & nearer & jnp.isfinite(value)
-    return state._replace(
-        theta=jnp.where(good, theta, state.theta),
-        value=jnp.where(good, value, state.value),
-        grad=jnp.where(good, grad, state.grad),
-    )
+        solve = state.memory.factor.solve
+        step = solve(state.grad)
+        theta = state.theta - step
+        value, grad = problem.value_and_grad(theta)
+        nearer = jnp.vdot(grad, solve(grad)) < jnp.vdot(state.grad, step)
+        good = (state.evidence.status == Status.CONVERGED) & nearer & jnp.isfinite(value)
+        return state._replace(
+            theta=jnp.where(good, theta, state.theta),
+            value=jnp.where(good, value, state.value),
+            grad=jnp.where(good, grad, state.grad),
+        )
 
 
 def _beyond(tol: Array | float | None, value: Array) -> Array:
@@ -209,7 +208,7 @@ def _verdict_of_chords(
         )
 
     near = jnp.vdot(new.grad, factor.solve(new.grad)) <= _beyond(tol, new.value)
-    near &= (jnp.isfinite(old.value) | old.memory.is_given) & is_undecided(old)
+    near &= jnp.isfinite(old.value) & is_undecided(old)
     bound = only_if(near, prove, jnp.full_like(new.value, jnp.inf), new)
     is_good = bound <= enough
     return with_status(

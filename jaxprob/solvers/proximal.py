@@ -66,12 +66,14 @@ class Proximal:
         """Nothing to prepare."""
         return None, problem.canonical(theta)
 
-    def init(
-        self, problem: Problem, fixed: None, theta: Array, known: Known | None = None
-    ) -> State:
+    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
         """No step: step 0 goes nowhere and looks."""
         zero = jnp.zeros((), theta.dtype)
         return blank(theta, Memory(jnp.zeros_like(theta), zero, jnp.zeros((), jnp.int32)))
+
+    def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
+        """The state after step 0."""
+        return self.step(problem, fixed, self.init(problem, fixed, theta), jnp.int32(0))
 
     def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
         """Move along the proximal Newton step, then compute the next one and what it proves."""
