@@ -13,7 +13,7 @@ from tolerances import SAME_FIT
 
 import jaxprob as jp
 from jaxprob import Status, fit
-from jaxprob.many import Interrupted, fit_many, schedule
+from jaxprob.many import Interrupted, cross_validate, fit_many, schedule
 from jaxprob.many.arguments import make_lanes
 from jaxprob.models import logistic
 from jaxprob.solvers import newton
@@ -214,6 +214,7 @@ def answers():
         "shared": fit_many(LOGISTIC, x, y, weights=weights),
         "own": fit_many(LOGISTIC, **own),
         "one": fit_many(LOGISTIC, x, y, weights=weights[1:2]),
+        "folds": cross_validate(LOGISTIC, x, y, folds=np.arange(40) % 3, l2=np.ones(5)).fits,
     }
     arrays = ("status", "num_steps", "num_examples", "gap", "log_likelihood")
     return {
@@ -242,7 +243,7 @@ def test_two_devices(x64):
         got = two[name]
         assert got["status"] == expected["status"]
         good = np.array(expected["status"]) == Status.CONVERGED
-        assert np.sum(good) == {"shared": 28, "own": 11, "one": 1}[name]
+        assert np.sum(good) == {"shared": 28, "own": 11, "one": 1, "folds": 15}[name]
         for key in ("params", "log_likelihood", "num_steps", "num_examples"):
             a, b = np.array(got[key])[good], np.array(expected[key])[good]
             assert_close(a, b, 1e-9)  # rounding of 40 terms, at curvatures down to 1e-7

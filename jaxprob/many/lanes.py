@@ -67,9 +67,9 @@ class Lanes(NamedTuple):
         """Entries of one of the arrays, in the dtype that the problems have."""
         taken = self.own[name][index]
         if name == "y":
-            return taken.astype(np.int32)
+            return taken.astype(np.int32, copy=False)
         is_number = self.draw is None or taken.dtype.kind == "f"
-        return taken.astype(self.dtype) if is_number else taken
+        return taken.astype(self.dtype, copy=False) if is_number else taken
 
     def problem(self, i: int) -> Problem:
         """The problem of one lane."""

@@ -42,6 +42,8 @@ from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.quasi_newton import At, no_pairs, step
 
 _MOST_MOVES = 10  # with one Hessian
+_FEW_MOVES = 4  # where another Hessian is cheap
+_CHEAP = 24  # parameters for each logit
 _BEYOND = {"float64": 1e-4, "float32": 1e-2}  # the tolerance: what moves aim at
 _GOOD_RATIO = 1 / 4  # of gᵀH⁻¹g, from one move to the next: else the Hessian has changed too much
 _NEAR_ENOUGH = 2  # times the tolerance: a larger decrement promises no bound that is small enough
@@ -167,6 +169,7 @@ def _beyond(tol: Array | float | None, value: Array) -> Array:
 def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
     """The Newton step, and quasi-Newton ones from there, while each squares what the last left."""
     factor, undecided = state.memory.factor, is_undecided(state)
+    most = _most_moves(problem, state.theta)
 
     def left(at: At) -> Array:
         return jnp.vdot(at.move.grad, at.solved)
@@ -182,13 +185,20 @@ def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
         enough = _beyond(tol, at.move.value)
         again = at.move.accepted & (left(at) > enough) & (left(at) < _GOOD_RATIO * before)
         again &= jnp.isfinite(state.value)  # step 0 knows no Hessian
-        return undecided & ((count == 0) | (again & (count < _MOST_MOVES)))
+        return undecided & ((count == 0) | (again & (count < most)))
 
     one, infinite = jnp.ones((), state.theta.dtype), jnp.asarray(jnp.inf, state.theta.dtype)
     start = Move(state.theta, state.value, state.grad, jnp.ones((), bool), one)
-    pairs = no_pairs(_MOST_MOVES, state.theta)
+    pairs = no_pairs(most, state.theta)
     at = At(start, factor.solve(state.grad), pairs, infinite)
     return jax.lax.while_loop(useful, move, (at, infinite, jnp.zeros((), jnp.int32)))[0].move
+
+
+def _most_moves(problem: Problem, theta: Array) -> int:
+    """How many moves a Hessian is used for: about as many as it costs itself, or as there are."""
+    columns = max(1, len(theta) // max(1, problem.data.x.shape[-1]))
+    few = theta.dtype == jnp.float64 and len(theta) <= _CHEAP * columns
+    return _FEW_MOVES if few else _MOST_MOVES
 
 
 def _verdict_of_chords(
