@@ -38,7 +38,7 @@ from jaxprob.solvers.problem import Known, Problem
 
 _STEPS = 6  # that a block takes at a time, before lanes in doubt are looked at
 _LEFT = 4  # a block is handed back when at most this part of its lanes is unfinished
-_FEW = 16  # lanes, which are run to their end
+_FEW = 8  # lanes, which are run to their end
 _CERTAIN_STEPS = 3  # before separation is suspected
 _DATA = ("x", "y", "weights", "offset")
 
@@ -212,13 +212,15 @@ def _rest(
     fixed, _ = batch.map(solver.prepare, progress.state.theta)
     alive = jnp.sum(live)  # a block may be filled up: what is gathered must go on
     quota = jnp.where(alive > _FEW, alive // _LEFT, 0)
+    raises_doubt = solver.newton_step(progress.state) is not None
+    most_steps = _STEPS if raises_doubt else solver.max_steps
 
     def unfinished(progress: Progress) -> Array:
         return jax.vmap(partial(is_open, solver))(progress.state, progress.k) & live
 
     def going(carry: tuple[Progress, Array]) -> Array:
         progress, count = carry
-        return (jnp.sum(unfinished(progress)) > quota) & (count < _STEPS)
+        return (jnp.sum(unfinished(progress)) > quota) & (count < most_steps)
 
     def step(carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
         progress, count = carry

@@ -11,7 +11,7 @@ from jax import Array
 
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.lanes import Found, Lanes, with_parts
-from jaxprob.many.schedule import Run, default_budget, in_blocks, in_phases, layout
+from jaxprob.many.schedule import Run, default_budget, in_blocks, in_phases, layout, smaller
 from jaxprob.models.base import Status
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.newton import newton
@@ -79,9 +79,9 @@ def run(
         start = _common_start(lanes)
     shape = layout(lanes, problem.num_params(), budget)
     lanes = in_blocks(lanes, problem.num_params(), shape)
-    small = shape._replace(turns=1)  # of gathered lanes: no third, as each is compiled
+    small = smaller(shape, lanes.size)
     if phases is not None:
-        shape, small = in_phases(small, typical)
+        shape, small = in_phases(shape, typical)
     work = Run(lanes, solver, start, shape, small)
     try:
         with _bar(lanes.size, progress) as bar:

@@ -26,6 +26,7 @@ _GPU_LANES = 1 << 14
 _LEAST = 8  # lanes in a block
 _PHASE_LANES = 8  # in a small block, where lanes come by the dozen
 _MANY_LANES = 1000  # of which some are likely to be gathered
+_SMALLER = 4  # times, that a block of them is then: often a few are left
 _CALL_ELEMENTS = 1 << 26  # of the data of all lanes of a call: what passes between two looks
 _MUCH_WORK = 1e7  # from here on programs are worth more seconds of compilation
 _CALL_BYTES = 1 << 28  # of the factors of all lanes of a call
@@ -119,8 +120,15 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
     return Shape(devices, turns, side)
 
 
+def smaller(shape: Shape, size: int) -> Shape:
+    """The shape for gathered lanes, of so many in all; there is no third, as each is compiled."""
+    part = _SMALLER if size >= _MANY_LANES else 1
+    return shape._replace(turns=1, lanes=-(-shape.lanes // part))
+
+
 def in_phases(shape: Shape, size: int) -> tuple[Shape, Shape]:
     """Shapes for phases of about so many lanes: in even blocks, and in small ones."""
+    shape = shape._replace(turns=1)
     blocks = -(-size // (2 * shape.size))
     even = -(-size // (blocks * shape.devices))
     return shape._replace(lanes=even), shape._replace(lanes=min(even, _PHASE_LANES))
