@@ -229,7 +229,6 @@ def _in_blocks(a: Array) -> tuple[Array, Array]:
     size = -(-p // width) * width
     rows = jnp.arange(size)
     a = jnp.pad(a, (0, size - p)) + jnp.diag((rows >= p).astype(a.dtype))
-    eye = jnp.eye(width, dtype=a.dtype)
 
     def with_block(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         lower, inverse = carry
@@ -237,8 +236,8 @@ def _in_blocks(a: Array) -> tuple[Array, Array]:
         known = jax.lax.dynamic_slice(lower, (start, 0), (width, size))
         block = jax.lax.dynamic_slice(a, (0, start), (size, width)) - lower @ known.T
         head = jax.lax.dynamic_slice(block, (start, 0), (width, width))
-        head = jnp.linalg.cholesky(head, symmetrize_input=False)
-        head_inverse = jax.vmap(partial(solve_triangular, head, lower=True))(eye).T
+        head = _cholesky(head, jnp.ones((), bool))
+        head_inverse = _inverse_of_lower(head)
         below = (rows >= start + width)[:, None]
         block = jnp.where(below, block @ head_inverse.T, 0.0)
         block = jax.lax.dynamic_update_slice(block, head, (start, 0))
