@@ -1,10 +1,10 @@
 """Fits that start from their neighbours': one model for a range of penalties, with folds left out.
 
-The fits to all examples come first, coarse to fine: some penalties, the knots, and then in turn
-those between two that are known, from a polynomial through their neighbours. Folds follow in the
-same order. Each starts where the fit to all examples is, moved by what leaving the fold out has
-changed at the neighbours; and with the information of its own examples at the nearest knot, which
-costs one look at the rows of each fold, so that hardly any lane needs a Hessian of its own.
+The fits to all examples come first: some penalties, the knots, and then the others, from
+polynomials through their neighbours. Folds follow, coarse to fine. Each starts where the fit to all
+examples is, moved by what leaving the fold out has changed at its neighbours; and with information
+between that of its own examples at two knots, which costs one look at the rows of each fold, so
+that hardly any lane needs a Hessian of its own.
 """
 
 import math
