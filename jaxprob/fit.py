@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxprob.compilation import eager_jit
 from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status
+from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.passes import count
 from jaxprob.report import Report, report
@@ -488,7 +489,7 @@ def _traced(
         _, grad = problem.value_and_grad(theta)
         return _conditions(problem, theta, grad) + theta - problem.canonical(theta)
 
-    def solve(_: Callable, theta: Array) -> tuple[Array, Result]:
+    def optimum(_: Callable, theta: Array) -> tuple[Array, Result]:
         result = run(solver, problem, theta, trace=trace)
         if solver.needs_proof:
             prove = partial(_exact_evidence, solver, problem)
@@ -499,9 +500,9 @@ def _traced(
 
     def tangent_solve(linear: Callable[[Array], Array], v: Array) -> Array:
         matrix = jax.vmap(linear, out_axes=1)(jnp.eye(len(v), dtype=v.dtype))
-        return jnp.linalg.solve(matrix, v)
+        return linalg.solve(matrix, v)
 
-    theta, found = jax.lax.custom_root(conditions, theta, solve, tangent_solve, has_aux=True)
+    theta, found = jax.lax.custom_root(conditions, theta, optimum, tangent_solve, has_aux=True)
     evidence = found.evidence._replace(status=found.evidence.status.astype(jnp.int32))
     steps = found.num_steps.astype(jnp.int32)
     result: Result = found._replace(theta=theta, evidence=evidence, num_steps=steps)

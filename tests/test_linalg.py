@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tolerances import EPS
 
-from jaxprob.numerics.linalg import cholesky, factorise, invert, no_factor, no_inverse
+from jaxprob.numerics.linalg import cholesky, factorise, invert, no_factor, no_inverse, solve
 
 SIZES = [1, 2, 3, 5, 9, 21, 63, 111, 112, 300, pytest.param(513, marks=pytest.mark.slow), 650]
 
@@ -106,3 +106,20 @@ def test_no_inverse_is_that_of_the_identity(p):
 def test_no_factor_is_that_of_the_identity(p):
     v = jnp.arange(p, dtype="float32")
     np.testing.assert_array_equal(no_factor(v).solve(v), v)
+
+
+def test_solve_under_vmap_and_its_derivatives(x64):
+    rng = np.random.default_rng(0)
+    a = jnp.asarray(rng.standard_normal((4, 6, 6)) + 6 * np.eye(6))
+    v = jnp.asarray(rng.standard_normal((4, 6)))
+
+    def size(make, a, v):
+        return jnp.sum(jnp.sin(make(a, v)))
+
+    def curved(make):
+        return jax.vmap(jax.grad(lambda a, v: jnp.sum(jax.grad(size, 2)(make, a, v) ** 2), (0, 1)))
+
+    made = jax.jit(jax.vmap(solve))(a, v)
+    np.testing.assert_allclose(made, np.linalg.solve(a, v[..., None])[..., 0], rtol=1e-12)
+    for got, expected in zip(curved(solve)(a, v), curved(jnp.linalg.solve)(a, v), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)

@@ -218,3 +218,5 @@ def test_an_interrupt_between_two_phases_loses_nothing(monkeypatch):
     assert (status[:20] == Status.CONVERGED).all()  # to all examples
     assert (status[20:] == Status.MAX_STEPS).all()
     assert len(status) == 20 + 60
+    np.testing.assert_array_equal(caught.value.fits.l2, np.concatenate([L2, np.repeat(L2, 3)]))
+    assert "known" not in caught.value.fits.source.lanes.extra

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from jaxprob.compilation import eager_jit
+from jaxprob.compilation import EagerJit, eager_jit
 from jaxprob.data import violations
 from jaxprob.fit import outcome_of
 from jaxprob.models.base import Bind, Status
@@ -350,61 +350,30 @@ def mesh_of(num_devices: int) -> Mesh:
     return jax.make_mesh((num_devices,), ("lanes",), (AxisType.Auto,), devices=devices)
 
 
-@partial(eager_jit, static_argnames=["draw", "shape"])
-def first(
-    solver: Solver,
-    common: Common,
-    own: Any,
-    start: Array | None,
-    live: Array,
-    *,
-    draw: Bind | None,
-    shape: Shape,
-) -> Progress:
-    """Look at lanes that share where they start, or have it among their parts as "theta"."""
-    return _laid_out(_first, solver, draw, shape, common, own, start, live, own_start=False)
+def _program(block: Callable[..., Any], *, own_start: bool = True) -> EagerJit:
+    """A compiled program for all lanes of a call, from what it does with a block of them."""
+
+    def program(
+        solver: Solver,
+        common: Common,
+        own: Any,
+        start: Any,
+        live: Array,
+        *,
+        draw: Bind | None,
+        shape: Shape,
+    ) -> Any:
+        return _laid_out(block, solver, draw, shape, common, own, start, live, own_start=own_start)
+
+    program.__name__ = block.__name__
+    return eager_jit(program, static_argnames=["draw", "shape"])
 
 
-@partial(eager_jit, static_argnames=["draw", "shape"])
-def rest(
-    solver: Solver,
-    common: Common,
-    own: Any,
-    progress: Progress,
-    live: Array,
-    *,
-    draw: Bind | None,
-    shape: Shape,
-) -> Block:
-    """Go on with lanes."""
-    return _laid_out(_rest, solver, draw, shape, common, own, progress, live, own_start=True)
-
-
-@partial(eager_jit, static_argnames=["draw", "shape"])
-def proofs(
-    solver: Solver,
-    common: Common,
-    own: Any,
-    progress: Progress,
-    live: Array,
-    *,
-    draw: Bind | None,
-    shape: Shape,
-) -> Progress:
-    """Look whether lanes in doubt are separated."""
-    return _laid_out(_seek, solver, draw, shape, common, own, progress, live, own_start=True)
-
-
-@partial(eager_jit, static_argnames=["draw", "shape"])
-def proved(
-    solver: Solver,
-    common: Common,
-    own: Any,
-    progress: Progress,
-    live: Array,
-    *,
-    draw: Bind | None,
-    shape: Shape,
-) -> Found:
-    """What is found of lanes that ended without a proof of their own."""
-    return _laid_out(_judge, solver, draw, shape, common, own, progress, live, own_start=True)
+first = _program(_first, own_start=False)
+"""Look at lanes that share where they start, (p,) or None, or have it as a part "theta"."""
+rest = _program(_rest)
+"""Go on with lanes."""
+proofs = _program(_seek)
+"""Look whether lanes in doubt are separated."""
+proved = _program(_judge)
+"""What is found of lanes that ended without a proof of their own."""

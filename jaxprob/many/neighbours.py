@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 from jaxprob.compilation import eager_jit
 from jaxprob.fit import Fit, solve
 from jaxprob.many.lanes import Lanes, mesh_of, with_parts
-from jaxprob.many.running import LanesSource, default_solver, run
+from jaxprob.many.running import Interrupted, LanesSource, default_solver, run
 from jaxprob.many.schedule import Run
 from jaxprob.models.base import Bind, Status
 from jaxprob.solvers.driver import Solver
@@ -95,25 +95,27 @@ def fit_grid(
     extra = {"folds": grid.folds, "num_folds": np.int32(grid.num_folds), "tables": grid.tables}
     lanes = Lanes(grid.base, own, len(part), Bind(_lane), jax.tree.map(jnp.asarray, extra))
     known = warm.first_known() if solver.takes_known else None
-    fits = run(
-        lanes._replace(extra=lanes.extra | {"known": known}),
-        solver,
-        feature_names,
-        phases=warm.phases,
-        typical=len(warm.levels[0]) * max(1, grid.num_parts - 1),
-        memory_budget=memory_budget,
-        progress=progress,
-    )
-    tables = {name: jnp.asarray(table)[penalty] for name, table in grid.tables.items()}
-    fits = replace(fits, **tables)
 
-    def some(lanes_of: slice) -> Fit:
-        chosen = jax.tree.map(lambda a: a[lanes_of], fits)
+    def some(fits: Fit, lanes_of: slice) -> Fit:
+        tables = {name: jnp.asarray(table)[penalty] for name, table in grid.tables.items()}
+        chosen = jax.tree.map(lambda a: a[lanes_of], replace(fits, **tables))
         taken = {name: a[lanes_of] for name, a in own.items()}
         source = LanesSource(lanes._replace(own=taken, size=len(taken["part"])))
         return replace(chosen, source=source)
 
-    return some(slice(m)), None if grid.folds is None else some(slice(m, None))
+    try:
+        fits = run(
+            lanes._replace(extra=lanes.extra | {"known": known}),
+            solver,
+            feature_names,
+            phases=warm.phases,
+            typical=len(warm.levels[0]) * max(1, grid.num_parts - 1),
+            memory_budget=memory_budget,
+            progress=progress,
+        )
+    except Interrupted as stop:
+        raise Interrupted(some(stop.fits, slice(None))) from None
+    return some(fits, slice(m)), None if grid.folds is None else some(fits, slice(m, None))
 
 
 def _start(grid: Grid) -> np.ndarray:
@@ -179,7 +181,7 @@ class Neighbours:
             if work.common.extra["known"] is not None:
                 self._look_at_knots(work)
             rest = np.sort(np.concatenate(others))
-            theta[rest] = self._guess(work, every, rest, guess, 0 * guess)
+            theta[rest] = self._guess(work, every, rest, guess, np.zeros_like(guess))
             yield rest
         whole, good = work.parameters(every)
         whole = np.where(good[:, None], whole, self.start)

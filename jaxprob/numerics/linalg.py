@@ -204,9 +204,18 @@ def eigh(a: Array) -> tuple[Array, Array]:
 
 
 @sequential_vmap
-def solve(a: Array, v: Array) -> Array:
-    """a⁻¹ v for (p, p) and (p,), for many one after another."""
+def _solve(a: Array, v: Array) -> Array:
     return jnp.linalg.solve(a, v)
+
+
+def solve(a: Array, v: Array) -> Array:
+    """a⁻¹ v for (p, p) and (p,), for many one after another; it can be differentiated."""
+    return jax.lax.custom_linear_solve(
+        lambda w: a @ w,
+        v,
+        solve=lambda _, v: _solve(a, v),
+        transpose_solve=lambda _, v: _solve(a.T, v),
+    )
 
 
 def _in_halves(a: Array) -> tuple[Array, Array]:
