@@ -365,7 +365,7 @@ def _program(block: Callable[..., Any], *, own_start: bool = True) -> EagerJit:
     ) -> Any:
         return _laid_out(block, solver, draw, shape, common, own, start, live, own_start=own_start)
 
-    program.__name__ = block.__name__
+    program.__name__, program.__doc__ = block.__name__, block.__doc__
     return eager_jit(program, static_argnames=["draw", "shape"])
 
 
