@@ -19,6 +19,7 @@ from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.passes import count
 from jaxprob.report import Report, report
+from jaxprob.solvers.closed_form import closed_form
 from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
 from jaxprob.solvers.jeffreys import half_log_det
 from jaxprob.solvers.lbfgs import lbfgs
@@ -105,7 +106,7 @@ class Fit:
 
     @property
     def null_log_likelihood(self) -> Array:
-        """The log-likelihood () of the same model without its features, nats."""
+        """The log-likelihood () of the same model without its features, nats; NaN if joint."""
         if self.kept_null is None:
             data = self._source("null_log_likelihood")
             value = _null(data.model, data.x, data.y, data.weights, data.offset)
@@ -226,6 +227,7 @@ def fit(
         num_classes=model.labels.num_classes,
         extras=model.extras,
         offset_columns=model.offset_columns,
+        features=model.features,
         meanwhile=compile_first,
     )
     problem, theta, solvers, traced = plan(data)
@@ -359,6 +361,7 @@ def check_data_of(model: Model, x: Any, y: Any, weights: Any = None, offset: Any
         num_classes=model.labels.num_classes,
         extras=model.extras,
         offset_columns=model.offset_columns,
+        features=model.features,
     )
 
 
@@ -403,6 +406,8 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
     n, d = problem.data.x.shape
     if problem.firth:
         return [newton()]
+    if problem.model.closed_form is not None:
+        return [closed_form()]
     if traced or n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK:
         return [newton()]
     return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
@@ -508,16 +513,15 @@ def _traced(
     result: Result = found._replace(theta=theta, evidence=evidence, num_steps=steps)
     data, model = problem.data, problem.model
     params = problem.unravel(theta)
-    bad = violations(*data, num_classes=model.labels.num_classes)
+    settings = {"num_classes": model.labels.num_classes, "features": model.features}
+    bad = violations(*data, **settings)
     status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), result.evidence.status)
     penalties = [p for p in (problem.l2, problem.l1) if p is not None]
     sensible = [(p >= 0) & jnp.isfinite(p) for p in penalties]
     invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid
     status = jnp.where(invalid, jnp.int32(Status.INVALID_INPUT), status)
     outcome = outcome_of(problem, result)._replace(
-        log_likelihood=model.log_likelihood(
-            params, data.x, data.y, data.weights, offset=data.offset
-        )
+        log_likelihood=model.log_likelihood(params, *data[:3], **data.extras)
     )
     evidence = result.evidence._replace(status=status)
     outcome = outcome._replace(result=outcome.result._replace(evidence=evidence))
@@ -540,6 +544,7 @@ def outcome_of(problem: Problem, result: Result) -> Outcome:
         penalty += problem.l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
     if problem.firth:
         penalty -= half_log_det(problem, theta)[0]
+    penalty -= problem.log_prior(theta)
     return Outcome(
         result,
         problem.unravel(theta),
@@ -582,10 +587,12 @@ def _information(
 
 @partial(jax.jit, static_argnums=0)
 def _null(model: Model, x: Array, y: Array, weights: Array | None, offset: Array | None) -> Array:
+    if model.joint:
+        return jnp.full((), jnp.nan, x.dtype)
     bare, rows = model._replace(certificates=None), Rows(x[:, :0], y, weights, offset)
     # Held fixed, the optimum leaves the derivative right: that of the likelihood vanishes there.
     fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)
     theta = jnp.zeros(fixed.num_params(), x.dtype)
     if len(theta):
         theta = jax.lax.stop_gradient(run(newton(), fixed, theta).theta)
-    return model.log_likelihood(fixed.unravel(theta), rows.x, y, weights, offset=offset)
+    return model.log_likelihood(fixed.unravel(theta), *rows[:3], **rows.extras)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxprob.models.base import Status
+from jaxprob.models.base import Model, Status
 
 _SHOWN = 20  # lanes
 _SHOWN_NAMES = 3
@@ -24,7 +24,7 @@ REASONS = {
     Status.CLASS_ABSENT: "a class has no example of positive weight",
     Status.NO_DATA: "all weights are zero",
     Status.INVALID_INPUT: "labels, weights or features are out of their range",
-    Status.COLLAPSED: "a component has shrunk onto a point",
+    Status.COLLAPSED: "a density has shrunk onto a point",
     Status.NON_FINITE: "the objective overflowed; scale the features",
 }
 """Why a fit did not converge, for people."""
@@ -94,10 +94,12 @@ def report(fits: Any) -> Report:
         the classes can be separated, so there is no finite maximum; add l2, or firth=True; x0 → +∞
     """
     status = np.atleast_1d(np.asarray(fits.status)).ravel()
-    names = parameter_names(fits.params, fits.feature_names, batch=np.ndim(fits.status))
+    batch = np.ndim(fits.status)
+    names = parameter_names(fits.params, fits.feature_names, batch=batch, model=fits.model)
     directions = flat_params(fits.direction, batch=np.ndim(fits.status))
+    words = REASONS | dict(fits.model.reasons)
     failures = tuple(
-        Failure(int(i), Status(int(status[i])), _reason(status[i], directions[i], names))
+        Failure(int(i), Status(int(status[i])), _reason(words, status[i], directions[i], names))
         for i in np.flatnonzero(status != Status.CONVERGED)
     )
     found = Counter(int(s) for s in status)
@@ -115,8 +117,10 @@ def report(fits: Any) -> Report:
     )
 
 
-def _reason(status: int, direction: np.ndarray, names: tuple[str, ...]) -> str:
-    reason = REASONS[Status(int(status))]
+def _reason(
+    words: dict[Status, str], status: int, direction: np.ndarray, names: tuple[str, ...]
+) -> str:
+    reason = words[Status(int(status))]
     if status != Status.SEPARATED:
         return reason
     return f"{reason}; {', '.join(running_off(direction, names))}"
@@ -165,7 +169,11 @@ def flat_params(params: Any, *, batch: int = 1) -> np.ndarray:
 
 
 def parameter_names(
-    params: Any, feature_names: tuple[str, ...] | None, *, batch: int = 0
+    params: Any,
+    feature_names: tuple[str, ...] | None,
+    *,
+    batch: int = 0,
+    model: Model | None = None,
 ) -> tuple[str, ...]:
     """A name for each parameter: the feature, and the row it belongs to where there are several.
 
@@ -173,6 +181,7 @@ def parameter_names(
         params: of a fit, or of many.
         feature_names: (d,), or None.
         batch: how many leading axes of the parameters are lanes.
+        model: that they are of, which may name them itself.
 
     Returns:
         (p,).
@@ -182,6 +191,9 @@ def parameter_names(
         >>> parameter_names(Params(np.zeros(2), np.zeros(())), ("age", "sex"))
         ('age', 'sex', 'bias')
     """
+    if model is not None and model.parameter_names is not None:
+        one = jax.tree.map(lambda a: a[(0,) * batch], params)
+        return model.parameter_names(one, feature_names)
     names: list[str] = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         own = jax.tree_util.keystr(path).lstrip(".")

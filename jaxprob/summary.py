@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -29,7 +30,7 @@ class Summary:
             none to give.
         level: of the interval from lower to upper.
         num_examples, num_params: counts; what a symmetric softmax does not identify is not counted.
-        log_likelihood, null_log_likelihood: nats.
+        log_likelihood, null_log_likelihood: nats; NaN where there is no model without features.
         mcfadden_r2, aic, bic: 1 - ll/null, 2k - 2 ll, k log n - 2 ll.
         status: a `Status`.
         evidence: the status and what proves it, in words.
@@ -59,8 +60,8 @@ class Summary:
     def __str__(self) -> str:
         facts = [
             ("examples", f"{self.num_examples:,}", "log-likelihood", f"{self.log_likelihood:.6g}"),
-            ("parameters", f"{self.num_params:,}", "null", f"{self.null_log_likelihood:.6g}"),
-            ("AIC", f"{self.aic:.6g}", "McFadden R²", f"{self.mcfadden_r2:.4f}"),
+            ("parameters", f"{self.num_params:,}", "null", _cell(self.null_log_likelihood, ".6g")),
+            ("AIC", f"{self.aic:.6g}", "McFadden R²", _cell(self.mcfadden_r2, ".4f")),
             ("BIC", f"{self.bic:.6g}", "status", self.status.name),
         ]
         percent = f"{100 * self.level:g} %"
@@ -98,7 +99,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     r"""Coefficients, standard errors and tests of a fit, and how far its maximum is proved.
 
     Standard errors are the roots of the diagonal of I⁻¹, I the information at the parameters
-    (equations 1.10, 2.11), plus l2 where it acts; z is coefficient / error, p the two-sided tail
+    (equations 1.10, 2.11), plus l2 where it acts and what a prior adds; z is coefficient / error, p the two-sided tail
     of the standard normal.
 
     Args:
@@ -136,7 +137,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
     value, null = float(fit.log_likelihood), float(fit.null_log_likelihood)
     n = int(fit.num_examples)
-    names = parameter_names(fit.params, fit.feature_names)
+    names = parameter_names(fit.params, fit.feature_names, model=fit.model)
     return Summary(
         title=f"{fit.model.name}{_penalties(fit)}",
         names=names,
@@ -210,6 +211,11 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
             "With l2, coefficients are shrunk; errors are those of the penalised likelihood (of a "
             "normal prior of variance 1/l2).",
         )
+    if fit.model.log_prior is not None:
+        h = h - _curvature(fit.model.log_prior, fit.params)
+        notes = (
+            "Errors are those of the posterior, of likelihood and prior (smoothing) together.",
+        )
     keep = _projection(fit)
     h = h + (np.eye(size) - keep) * np.max(np.diag(h), initial=1.0)
     scale = np.sqrt(np.where(np.diag(h) > 0, np.diag(h), 1.0))
@@ -222,12 +228,21 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         return np.sqrt(variance), notes
 
 
+def _curvature(log_prior: Callable[[Any], Any], params: Any) -> np.ndarray:
+    """(p, p) the Hessian of a log-prior."""
+    theta, unravel = ravel_pytree(params)
+    return np.asarray(jax.hessian(lambda theta: log_prior(unravel(theta)))(theta), np.float64)
+
+
 def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
     gap = float(fit.gap)
     steps = f"{int(fit.num_steps)} steps"
+    if status is Status.CONVERGED and fit.model.closed_form is not None and gap == 0:
+        return "the maximum is a formula; nothing but rounding is between it and this."
     if status is Status.CONVERGED:
         return f"proved to be within {gap:.1e} nats of the maximum, after {steps}."
-    if status is Status.SEPARATED:
+    own = dict(fit.model.reasons)
+    if status is Status.SEPARATED and status not in own:
         v = np.asarray(ravel_pytree(fit.direction)[0], np.float64)
         largest = [i for i in np.argsort(-np.abs(v))[:_SHOWN_DIRECTION] if v[i]]
         along = ", ".join(f"{v[i]:+.2g} × {names[i]}" for i in largest)
@@ -235,6 +250,8 @@ def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
             f"the classes can be separated, mostly by {along}, so the likelihood has no finite "
             "maximum; Fit.direction proves it. Add a penalty, such as l2=1.0."
         )
+    if status in own:
+        return own[status] + "."
     words = {
         Status.MAX_STEPS: f"the steps ran out after {steps}; raise the solver's max_steps.",
         Status.STALLED: f"no step improves the objective beyond rounding, after {steps}.",
@@ -243,7 +260,7 @@ def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
         Status.CLASS_ABSENT: "a class has no example of positive weight.",
         Status.NO_DATA: "all weights are zero.",
         Status.INVALID_INPUT: "labels, weights or features are out of their range.",
-        Status.COLLAPSED: "a component has shrunk onto a point.",
+        Status.COLLAPSED: "a density has shrunk onto a point.",
         Status.NON_FINITE: "the objective overflowed; scale the features.",
     }[status]
     if status in _RELIABLE and math.isfinite(gap):

@@ -41,7 +41,14 @@ class Violations(NamedTuple):
 
 
 def violations(
-    x: Any, y: Any, weights: Any, offset: Any, *, num_classes: int, xp: Any = jnp
+    x: Any,
+    y: Any,
+    weights: Any,
+    offset: Any,
+    *,
+    num_classes: int,
+    features: Any = None,
+    xp: Any = jnp,
 ) -> Violations:
     """What is wrong with the values of the data, in one read of them; for use inside `jit`.
 
@@ -51,6 +58,7 @@ def violations(
         weights: (n,), or None.
         offset: (n,) or (n, K), or None.
         num_classes: K.
+        features: the `Features` of a model, None where it takes any finite numbers.
         xp: `jax.numpy`, or `numpy` for arrays of NumPy.
 
     Returns:
@@ -63,6 +71,8 @@ def violations(
     no = xp.zeros((), bool)
     some = np.any if xp is np else _any
     bad_x = _some_not_finite(x) if xp is np else xp.isnan(xp.sum(x * 0))  # 0 · inf is nan
+    if features is not None:
+        bad_x = bad_x | ~features.valid(x, xp)
     bad_y = xp.any((y < 0) | (y >= num_classes))
     if jnp.issubdtype(y.dtype, jnp.floating):
         bad_y = bad_y | xp.any(y != xp.floor(y))
@@ -89,7 +99,7 @@ def _some_not_finite(a: np.ndarray) -> np.bool:
     return ~np.isfinite(total) and ~np.all(np.isfinite(a))
 
 
-_seen = eager_jit(violations, static_argnames=["num_classes"])
+_seen = eager_jit(violations, static_argnames=["num_classes", "features"])
 
 
 def check_data(
@@ -101,6 +111,7 @@ def check_data(
     num_classes: int,
     extras: tuple[str, ...] = (),
     offset_columns: int | None = None,
+    features: Any = None,
     meanwhile: Callable[[Data], None] | None = None,
 ) -> Data:
     """Check the data of a fit before anything is computed.
@@ -116,6 +127,7 @@ def check_data(
         num_classes: K.
         extras: the per-example keywords that the model takes; offset needs "offset" among them.
         offset_columns: None where an offset is (n,), K where it is (n, K).
+        features: the `Features` of the model, None where it takes any finite numbers.
         meanwhile: what to do, given Data of `jax.ShapeDtypeStruct`s, while large host arrays are
             copied.
 
@@ -147,7 +159,7 @@ def check_data(
     arrays = x, y, weights, offset
 
     def check() -> None:
-        _check_values(*arrays, num_classes=num_classes, names=names)
+        _check_values(*arrays, num_classes=num_classes, features=features, names=names)
 
     def prepare() -> None:
         if meanwhile is not None and not any(isinstance(a, Array) for a in arrays):
@@ -159,7 +171,14 @@ def check_data(
 
 
 def _check_values(
-    x: Any, y: Any, weights: Any, offset: Any, *, num_classes: int, names: tuple[str, ...] | None
+    x: Any,
+    y: Any,
+    weights: Any,
+    offset: Any,
+    *,
+    num_classes: int,
+    features: Any,
+    names: tuple[str, ...] | None,
 ) -> None:
     """Raise a ValueError for values out of range, unless one of the arrays is a tracer.
 
@@ -170,11 +189,12 @@ def _check_values(
         return
     views = [_host_view(a) for a in arrays]
     if all(a is None or v is not None for a, v in zip(arrays, views, strict=True)):
-        found = violations(*views, num_classes=num_classes, xp=np)
+        found = violations(*views, num_classes=num_classes, features=features, xp=np)
     else:
-        found = jax.device_get(_seen(*load(list(arrays)), num_classes=num_classes))
+        settings = {"num_classes": num_classes, "features": features}
+        found = jax.device_get(_seen(*load(list(arrays)), **settings))
     if any(found):
-        _raise(found, Data(x, y, weights, offset, names), num_classes)
+        _raise(found, Data(x, y, weights, offset, names), num_classes, features)
 
 
 def _host_view(a: Any) -> np.ndarray | None:
@@ -213,10 +233,12 @@ def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | N
     return offset
 
 
-def _raise(found: Violations, data: Data, num_classes: int) -> None:
+def _raise(found: Violations, data: Data, num_classes: int, features: Any) -> None:
     """Raise for the first violation, with the offending entry."""
     if found.x:
         x = np.asarray(data.x)
+        if np.all(np.isfinite(x)):
+            raise ValueError(f"x: {features.expected(x, np)}")
         row, column = np.argwhere(~np.isfinite(x))[0]
         name = "" if data.feature_names is None else f" ({data.feature_names[column]})"
         raise ValueError(

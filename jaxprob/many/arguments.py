@@ -71,6 +71,7 @@ def make_lanes(
         num_classes=model.labels.num_classes,
         extras=model.extras,
         offset_columns=columns,
+        features=None if "x" in own else model.features,
     )
     dtype = data.x.dtype
     if model.penalised is None and not (given["l2"] is None and given["l1"] is None):

@@ -87,5 +87,6 @@ def fit_many(
         )
     with eval_context():  # concrete arrays are fitted also while something else is traced
         lanes, names = make_lanes(model, given, init, in_axes, firth=firth)
-        solver = default_solver(has_l1=l1 is not None) if solver is None else solver
+        if solver is None:
+            solver = default_solver(model, has_l1=l1 is not None, firth=firth)
         return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)

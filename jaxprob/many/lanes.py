@@ -193,7 +193,9 @@ def _first(
         state = checked(problem, state, lacks_class(problem))
         data, evidence = problem.data, state.evidence
         rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
-        bad = violations(*rows, num_classes=problem.model.labels.num_classes)
+        model = problem.model
+        settings = {"num_classes": model.labels.num_classes, "features": model.features}
+        bad = violations(*rows, **settings)
         no_weight = total(problem.example_weights()) == 0
         status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), evidence.status)
         status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)

@@ -57,7 +57,9 @@ class Path:
 
     def names(self) -> tuple[str, ...]:
         """(p,) of the penalised parameters."""
-        every = parameter_names(self.fits.params, self.fits.feature_names, batch=1)
+        every = parameter_names(
+            self.fits.params, self.fits.feature_names, batch=1, model=self.fits.model
+        )
         return tuple(n for n, p in zip(every, self._penalised(), strict=True) if p)
 
     def _penalised(self) -> np.ndarray:

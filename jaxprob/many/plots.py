@@ -47,7 +47,7 @@ def distributions(
         >>> [ax.get_xlabel() for ax in axes]
         ['x0', 'bias']
     """
-    every = parameter_names(boot.fit.params, boot.fit.feature_names)
+    every = parameter_names(boot.fit.params, boot.fit.feature_names, model=boot.fit.model)
     shown = list(every[:6] if names is None else names)
     unknown = [n for n in shown if n not in every]
     if unknown:

@@ -149,7 +149,7 @@ class Bootstrap:
         return (u**3).sum(axis=0) / (6 * np.where(squares > 0, squares, 1.0) ** 1.5)
 
     def __str__(self) -> str:
-        names = parameter_names(self.fit.params, self.fit.feature_names)
+        names = parameter_names(self.fit.params, self.fit.feature_names, model=self.fit.model)
         error = ravel_pytree(self.standard_error())[0]
         low, high = (ravel_pytree(limit)[0] for limit in self.interval())
         theta = ravel_pytree(self.fit.params)[0]
@@ -267,9 +267,11 @@ def _resampled(
 ) -> Fit:
     """Fits of reweighted examples, which start from the fit of all."""
     start = ravel_pytree(base.params)[0] if int(base.status) == Status.CONVERGED else None
+    if solver is None:
+        solver = default_solver(base.model, has_l1=base.l1 is not None, firth=base.firth)
     return run(
         lanes,
-        default_solver(has_l1=base.l1 is not None) if solver is None else solver,
+        solver,
         base.feature_names,
         start=start,
         memory_budget=memory_budget,

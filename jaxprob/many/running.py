@@ -12,7 +12,8 @@ from jax import Array
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.lanes import Found, Lanes, with_parts
 from jaxprob.many.schedule import Run, default_budget, in_blocks, in_phases, layout, smaller
-from jaxprob.models.base import Status
+from jaxprob.models.base import Model, Status
+from jaxprob.solvers.closed_form import closed_form
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.newton import newton
 from jaxprob.solvers.problem import Problem
@@ -44,9 +45,11 @@ class Interrupted(KeyboardInterrupt):
         self.fits = fits
 
 
-def default_solver(*, has_l1: bool) -> Solver:
+def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver:
     """The solver for lanes whose user named none."""
-    return proximal() if has_l1 else newton()
+    if has_l1:
+        return proximal()
+    return newton() if model.closed_form is None or firth else closed_form()
 
 
 def run(
@@ -75,7 +78,7 @@ def run(
     budget = default_budget() if memory_budget is None else _check_budget(memory_budget)
     problem = lanes.problem(0)
     check_solver(solver, problem)
-    if start is None and "theta" not in lanes.own:
+    if start is None and "theta" not in lanes.own and solver.takes_start:
         start = _common_start(lanes)
     shape = layout(lanes, problem.num_params(), budget)
     lanes = in_blocks(lanes, problem.num_params(), shape)

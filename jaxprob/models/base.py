@@ -38,7 +38,7 @@ class Status(IntEnum):
     INVALID_INPUT = 7
     """Data out of range that only the run could see: inside the caller's `jit` or `vmap`."""
     COLLAPSED = 8
-    """A mixture component has shrunk onto a point."""
+    """A density has shrunk onto a point, where the likelihood has no bound."""
     NON_FINITE = 9
     """The objective or its gradient overflowed; the parameters are the last where it had not."""
 
@@ -59,6 +59,36 @@ class Point(NamedTuple):
     grad: Array  # (p,), of its smooth part
     hess: Array  # (p, p), of its smooth part
     wanted: Array | bool  # () whether it matters how tight the bound is
+
+
+class Estimate(NamedTuple):
+    """A maximum that is a formula, and whether it is one."""
+
+    params: Any
+    status: Array  # () int32, a Status
+    direction: Any  # like params, along which the likelihood rises for ever, or zeros
+
+
+class ClosedForm(NamedTuple):
+    """How a maximum follows from sums over the examples."""
+
+    statistics: Callable[..., Any]
+    """(x, y, weights) -> what the likelihood knows of the examples."""
+    merge: Callable[[Any, Any], Any]
+    """The statistics of two sets of examples together."""
+    estimate: Callable[[Any], Estimate]
+    """statistics -> the maximum."""
+    log_likelihood_and_grad: Callable[..., tuple[Array, Any]]
+    """(params, statistics) -> (), and a tree like the parameters."""
+
+
+class Features(NamedTuple):
+    """What entries of x a model is defined for, beyond that they are finite."""
+
+    valid: Callable[..., Any]
+    """(x, xp) -> () bool, xp being `jax.numpy`, or `numpy` for arrays of NumPy."""
+    expected: Callable[..., str]
+    """(x, numpy) -> in words what was expected where, and what is there."""
 
 
 class Labels(NamedTuple):
@@ -164,6 +194,18 @@ class Model(NamedTuple):
     """Per-example keyword arguments besides `weights`, such as "offset"."""
     offset_columns: int | None = None
     """The columns of an offset (n, K); None where it is (n,)."""
+    features: Features | None = None
+    """What x may hold; any finite numbers where None."""
+    log_prior: Callable[[Any], Array] | None = None
+    """params -> (), nats, up to a constant: added to the log-likelihood that a fit maximises."""
+    closed_form: ClosedForm | None = None
+    """The maximum, where it is a formula."""
+    parameter_names: Callable[..., tuple[str, ...]] | None = None
+    """(params, names of the features or None) -> (p,); made from those of the leaves where None."""
+    joint: bool = False
+    """Whether it is a density of x and y together: then there is no model without features."""
+    reasons: tuple[tuple[Status, str], ...] = ()
+    """What a status means for this model, where the general words say too little."""
 
 
 def value_and_grad(model: Model) -> Callable[..., tuple[Array, Any]]:

@@ -22,4 +22,6 @@ from jaxprob.numerics.logspace import two_sum as two_sum
 from jaxprob.numerics.passes import fused_pass as fused_pass
 from jaxprob.numerics.passes import gram as gram
 from jaxprob.numerics.passes import matvec as matvec
+from jaxprob.numerics.passes import moments as moments
 from jaxprob.numerics.passes import rmatvec as rmatvec
+from jaxprob.numerics.passes import total as total

@@ -14,6 +14,7 @@ from jax import Array
 from jax.custom_batching import custom_vmap
 
 _BLOCK_ROWS = (128, 2048)  # rows whose products are summed before the blocks are
+_MOMENT_BYTES = 1 << 18  # of X at a time, on a CPU: what stays in the cache of a core
 _GRAM_BYTES = 1 << 23  # of temporary memory in a Gram: a block that stays in the outer cache
 _PAIRS_SHARE = 3  # weightings times this, from as many as columns on: pairs are worth forming
 _SMALL_GRAM = 1e4  # operations for each weighting, below which a product of its own is too small
@@ -325,3 +326,31 @@ def fused_pass(
         return of_rows(x, *rows)
     block = _divisor(n, block // 2, block) or block  # a remainder would be compiled by itself
     return _over_blocks(of_block, n, block, (x, *rows))
+
+
+def moments(x: Array, centre: Array, member: Array) -> tuple[Array, Array]:
+    """First and second moments of each feature about a centre, in groups, from one pass.
+
+    Args:
+        x: (n, d) floating.
+        centre: (d,), near the means: the digits that these have in common with it are not lost.
+        member: (n, k) the weight of each example in each group.
+
+    Returns:
+        Σ_i m_ik (x_i - c) and Σ_i m_ik (x_i - c)², (k, d) each.
+
+    Example:
+        >>> x, member = jnp.array([[1.0], [3.0]]), jnp.ones((2, 1))
+        >>> [a.tolist() for a in moments(x, jnp.array([2.0]), member)]
+        [[[0.0]], [[2.0]]]
+    """
+    n, d = x.shape
+    rows = n
+    if jax.default_backend() == "cpu":
+        rows = max(32, _MOMENT_BYTES // (max(1, d) * x.dtype.itemsize))
+
+    def of_block(x: Array, member: Array) -> tuple[Array, Array]:
+        z = x - centre
+        return member.T @ z, member.T @ (z * z)
+
+    return _over_blocks(of_block, n, min(n, rows), (x, member))

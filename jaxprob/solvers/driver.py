@@ -65,6 +65,11 @@ class Solver(Protocol):
         ...
 
     @property
+    def takes_start(self) -> bool:
+        """Whether it matters where it starts."""
+        ...
+
+    @property
     def needs_proof(self) -> bool:
         """Whether the exact Hessian should be asked where the solver's own verdict is open."""
         ...

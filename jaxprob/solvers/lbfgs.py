@@ -125,6 +125,7 @@ class LBFGS:
     sample_dtype: str | None
 
     takes_known = False
+    takes_start = True
     takes_l1 = False
     needs_proof = True
 

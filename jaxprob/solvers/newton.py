@@ -71,6 +71,7 @@ class Newton:
     max_steps: int
 
     takes_known = True
+    takes_start = True
     takes_l1 = False
     needs_proof = True
 
@@ -146,16 +147,17 @@ class Newton:
     def finish(self, problem: Problem, fixed: None, state: State) -> State:
         """Take the step that proved convergence: it squares the error, for one more pass.
 
-        By what is left of the gradient: the objective no longer tells the two points apart.
+        By what is left of the gradient: the objective no longer tells the two points apart. A
+        ridge may have moved the run along what `canonical` removes.
         """
         solve = state.memory.factor.solve
         step = solve(state.grad)
-        theta = state.theta - step
+        theta = problem.canonical(state.theta - step)
         value, grad = problem.value_and_grad(theta)
         nearer = jnp.vdot(grad, solve(grad)) < jnp.vdot(state.grad, step)
         good = (state.evidence.status == Status.CONVERGED) & nearer & jnp.isfinite(value)
         return state._replace(
-            theta=jnp.where(good, theta, state.theta),
+            theta=jnp.where(good, theta, problem.canonical(state.theta)),
             value=jnp.where(good, value, state.value),
             grad=jnp.where(good, grad, state.grad),
         )

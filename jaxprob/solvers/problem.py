@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,11 @@ class Rows(NamedTuple):
     weights: Array | None  # (n,)
     offset: Array | None  # (n,) or (n, K)
 
+    @property
+    def extras(self) -> dict[str, Array]:
+        """Keywords for the functions of a model."""
+        return {} if self.offset is None else {"offset": self.offset}
+
 
 class Known(NamedTuple):
     """What is known of a problem before it is looked at: its information near some point."""
@@ -43,6 +48,11 @@ class Shards(NamedTuple):
 
     mesh: Mesh
     axis: str
+
+    @property
+    def count(self) -> int:
+        """How many devices."""
+        return self.mesh.shape[self.axis]
 
 
 def block_bytes(x: Any, shards: Shards | None) -> int | None:
@@ -69,6 +79,7 @@ def block_bytes(x: Any, shards: Shards | None) -> int | None:
 class Problem:
     """Minimise -Σ_i c_i log p_i + l2/2 ‖w‖² + l1 ‖w‖₁ over the raveled parameters.
 
+    Where the model has a prior, its logarithm is added to the log-likelihood.
     With `firth`, half the log-determinant of the information is added to the log-likelihood.
     The penalties act on the parameters that the model calls penalised. All methods but
     `penalty` leave the l1 term, which has no derivative, to the solver.
@@ -159,11 +170,17 @@ class Problem:
 
         def of_rows(data: Rows, theta: Array) -> tuple[Array, Array]:
             value, grad = value_and_grad(self.model)(
-                self.unravel(theta), data.x, data.y, data.weights, offset=data.offset, **fast
+                self.unravel(theta), data.x, data.y, data.weights, **data.extras, **fast
             )
             return -value, -ravel_pytree(grad)[0]
 
-        value, grad = self._over_rows(of_rows, theta)
+        return self.with_penalties(theta, *self._over_rows(of_rows, theta))
+
+    def with_penalties(self, theta: Array, value: Array, grad: Array) -> tuple[Array, Array]:
+        """The smooth part of the objective and its gradient, from that of the rows alone."""
+        if self.model.log_prior is not None:
+            prior, slope = jax.value_and_grad(self.log_prior)(theta)
+            value, grad = value - prior, grad - slope
         if self.l2 is not None:
             w = jnp.where(self.mask(), theta, 0.0)
             value, grad = value + self.l2 / 2 * jnp.vdot(w, w), grad + self.l2 * w
@@ -171,6 +188,51 @@ class Problem:
             half, slope = half_log_det(self, theta)
             value, grad = value - half, grad - slope
         return value, grad
+
+    def log_prior(self, theta: Array) -> Array:
+        """The logarithm of the model's prior (), up to a constant; zero where it has none."""
+        if self.model.log_prior is None:
+            return jnp.zeros((), theta.dtype)
+        return self.model.log_prior(self.unravel(theta))
+
+    def closed_form(self, theta: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Where the model's formula says that the maximum is: theta, value, gradient there.
+
+        Then its status, and the direction along which there is none.
+        """
+        form = self.model.closed_form
+        assert form is not None
+
+        def of_rows(data: Rows, theta: Array) -> Any:
+            del theta
+            return form.statistics(*data[:3], **data.extras)
+
+        known = self._merged(of_rows, theta)
+        made = form.estimate(known)
+        value, grad = form.log_likelihood_and_grad(made.params, known)
+        theta, direction = (ravel_pytree(tree)[0] for tree in (made.params, made.direction))
+        value, grad = self.with_penalties(theta, -value, -ravel_pytree(grad)[0])
+        return theta, value, grad, made.status, direction
+
+    def _merged(self, fn: Callable[[Rows, Array], Any], theta: Array) -> Any:
+        """The statistics of the rows, over the devices that hold them."""
+        if self.shards is None:
+            return fn(self.data, theta)
+        shards, form = self.shards, self.model.closed_form
+        assert form is not None
+
+        def local(data: Rows, theta: Array) -> Any:
+            every = jax.lax.all_gather(fn(data, theta), shards.axis)
+            parts = [jax.tree.map(lambda a, i=i: a[i], every) for i in range(shards.count)]
+            return reduce(form.merge, parts)
+
+        return jax.shard_map(
+            local,
+            mesh=shards.mesh,
+            in_specs=(PartitionSpec(shards.axis), PartitionSpec()),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )(self.data, theta)
 
     def penalty(self, theta: Array) -> Array:
         """The l1 term ()."""
@@ -190,6 +252,8 @@ class Problem:
     def _penalised(self, theta: Array, h: Array) -> Array:
         if self.l2 is not None:
             h = h + jnp.diag(jnp.where(self.mask(), self.l2, 0.0))
+        if self.model.log_prior is not None:
+            h = h - jax.hessian(self.log_prior)(theta)
         if self.firth:
             of_penalty = jax.jacfwd(lambda theta: half_log_det(self, theta)[1])(theta)
             h = h - (of_penalty + of_penalty.T) / 2
@@ -216,7 +280,7 @@ class Problem:
         """Minus the Hessian (p, p) of the log-likelihood."""
 
         def of_rows(data: Rows, theta: Array) -> Array:
-            keywords = {"weights": data.weights, "offset": data.offset}
+            keywords = {"weights": data.weights} | data.extras
             if self.model.information is not None:
                 return self.model.information(self.unravel(theta), data.x, data.y, **keywords)
 
@@ -262,7 +326,7 @@ class Problem:
 
     def rows_per_device(self) -> int:
         """How many examples each device holds."""
-        num_devices = 1 if self.shards is None else self.shards.mesh.shape[self.shards.axis]
+        num_devices = 1 if self.shards is None else self.shards.count
         return self.data.x.shape[0] // num_devices
 
     def _some(self, take: Callable[[Rows], Rows], share: float) -> "Problem":

@@ -59,6 +59,7 @@ class Proximal:
     max_steps: int
 
     takes_known = False
+    takes_start = True
     takes_l1 = True
     needs_proof = False
 
