@@ -99,8 +99,8 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     r"""Coefficients, standard errors and tests of a fit, and how far its maximum is proved.
 
     Standard errors are the roots of the diagonal of I⁻¹, I the information at the parameters
-    (equations 1.10, 2.11), plus l2 where it acts and what a prior adds; z is coefficient / error, p the two-sided tail
-    of the standard normal.
+    (equations 1.10, 2.11), plus l2 where it acts and what a prior adds; z is coefficient / error, p
+    the two-sided tail of the standard normal.
 
     Args:
         fit: one fit, made by `jaxprob.fit` outside of transformations, or inside of them.
@@ -212,10 +212,10 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
             "normal prior of variance 1/l2).",
         )
     if fit.model.log_prior is not None:
-        h = h - _curvature(fit.model.log_prior, fit.params)
-        notes = (
-            "Errors are those of the posterior, of likelihood and prior (smoothing) together.",
-        )
+        of_prior = _curvature(fit.model.log_prior, fit.params)
+        h = h - of_prior
+        if of_prior.any():
+            notes = ("Errors are those of the posterior, of likelihood and prior together.",)
     keep = _projection(fit)
     h = h + (np.eye(size) - keep) * np.max(np.diag(h), initial=1.0)
     scale = np.sqrt(np.where(np.diag(h) > 0, np.diag(h), 1.0))

@@ -41,6 +41,7 @@ def child():
         "softmax": (softmax, (x, several, weights, offset), {"l2": 0.5}),
         "lbfgs": (softmax, (x, several), {"l2": 0.5, "solver": lbfgs(sample_rows=100)}),
         "proximal": (softmax, (x, several), {"l1": 2.0, "solver": proximal()}),
+        "closed form": (jaxprob.models.naive_bayes.model(K), (x, several, weights), {}),
     }
 
     def fit(data, model, keywords):
@@ -50,7 +51,9 @@ def child():
         return {
             "status": jaxprob.Status(int(result.status)).name,
             "gap": float(result.gap),
-            "params": np.concatenate([np.ravel(p) for p in result.params]).tolist(),
+            "params": np.concatenate(
+                [np.ravel(p) for p in jax.tree.leaves(result.params)]
+            ).tolist(),
             "log_likelihood": float(result.log_likelihood),
             "null_log_likelihood": float(result.null_log_likelihood),
             "information": np.asarray(result.information).tolist(),
@@ -74,7 +77,8 @@ def child():
         return (jax.jit(call) if when == "jit" else call)(data[:4])
 
     wanted = [(name, how) for name in MODELS for how in ("single", *SPREAD)]
-    wanted += [(name, how) for name in ("lbfgs", "proximal") for how in ("single", "eager auto")]
+    others = "lbfgs", "proximal", "closed form"
+    wanted += [(name, how) for name in others for how in ("single", "eager auto")]
     for name, how in wanted:
         answers[f"{name}, {how}"] = record(run(name, how))
 
@@ -129,7 +133,7 @@ def test_a_fit_of_spread_rows_is_that_of_one_device(answers, name, how):
         np.testing.assert_allclose(two[key], one[key], rtol=0, atol=N * 1e-8)
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "proximal"])
+@pytest.mark.parametrize("name", ["lbfgs", "proximal", "closed form"])
 def test_the_other_solvers_on_spread_rows(answers, name):
     one, two = answers[f"{name}, single"], answers[f"{name}, eager auto"]
     assert_same_fit(one, two, atol=error(one) + error(two))

@@ -112,7 +112,7 @@ class Bind:
         (True, 5)
     """
 
-    __slots__ = ("fn", "settings")
+    __slots__ = ("__weakref__", "fn", "settings")  # jax.jit wants the first
 
     fn: Callable[..., Any]
     settings: Mapping[str, Any]

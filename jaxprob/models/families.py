@@ -194,10 +194,10 @@ class Gaussian:
 
     def log_probs(self, params: Scales, x: Array) -> Array:
         """(n, K)."""
-        each = jnp.broadcast_to(params.log_scale, params.mean.shape)
+        each = self._each(params)
 
         def of_class(mean: Array, log_scale: Array) -> Array:
-            z = (x - mean) * jnp.exp(-log_scale)
+            z = (x - mean[None, :]) * jnp.exp(-log_scale)[None, :]
             return -total((z**2).T) / 2 - jnp.sum(log_scale)
 
         half = x.shape[1] * math.log(2 * math.pi) / 2
@@ -226,24 +226,30 @@ class Gaussian:
     def log_likelihood(self, params: Scales, statistics: Moments) -> Array:
         """Equation 3.1."""
         n = statistics.weight[:, None]
-        scaled = self._squares(params, statistics) * jnp.exp(-2 * params.log_scale)
-        return -jnp.sum(scaled / 2 + n * (params.log_scale + math.log(2 * math.pi) / 2))
+        log_scale = self._each(params)
+        scaled = self._squares(params, statistics) * jnp.exp(-2 * log_scale)
+        return -jnp.sum(scaled / 2 + n * (log_scale + math.log(2 * math.pi) / 2))
 
     def grad(self, params: Scales, statistics: Moments) -> Scales:
         """Equation 3.2."""
-        precision, n = jnp.exp(-2 * params.log_scale), statistics.weight[:, None]
+        precision, n = jnp.exp(-2 * self._each(params)), statistics.weight[:, None]
         by_mean = n * (statistics.mean - params.mean) * precision
         by_scale = self._squares(params, statistics) * precision - n
         return Scales(by_mean, self._gathered(by_scale))
 
     def curve(self, params: Scales, statistics: Moments, along: Scales) -> Scales:
         """Equation 3.3."""
-        precision, n = jnp.exp(-2 * params.log_scale), statistics.weight[:, None]
+        precision, n = jnp.exp(-2 * self._each(params)), statistics.weight[:, None]
         mixed = 2 * n * (statistics.mean - params.mean) * precision
         squares = 2 * self._squares(params, statistics) * precision
-        by_mean = n * precision * along.mean + mixed * along.log_scale
-        by_scale = mixed * along.mean + squares * along.log_scale
+        along_scale = self._each(along)
+        by_mean = n * precision * along.mean + mixed * along_scale
+        by_scale = mixed * along.mean + squares * along_scale
         return Scales(by_mean, self._gathered(by_scale))
+
+    def _each(self, params: Scales) -> Array:
+        """(K, d) the logarithms of the scales."""
+        return jnp.broadcast_to(params.log_scale, params.mean.shape)
 
     def _gathered(self, by_scale: Array) -> Array:
         return jnp.sum(by_scale, axis=0) if self.shared_scale else by_scale
@@ -268,7 +274,7 @@ class Gaussian:
 
     def sample(self, params: Scales, key: Array, y: Array, x: Array) -> Array:
         """Normal variates."""
-        scale = jnp.exp(jnp.broadcast_to(params.log_scale, params.mean.shape))
+        scale = jnp.exp(self._each(params))
         noise = jax.random.normal(key, (len(y), params.mean.shape[1]), params.mean.dtype)
         return params.mean[y] + scale[y] * noise
 
@@ -314,7 +320,7 @@ class Bernoulli:
 
     def log_probs(self, params: Logits, x: Array) -> Array:
         """(n, K)."""
-        return x @ params.logits.T + jnp.sum(log_sigmoid(-params.logits), axis=1)
+        return x @ params.logits.T + jnp.sum(log_sigmoid(-params.logits), axis=1)[None, :]
 
     def constant(self, x: Array) -> Array:
         """None."""
@@ -432,11 +438,11 @@ class Multinomial:
 
     def grad(self, params: Logits, statistics: Counts) -> Logits:
         """Equation 3.4."""
-        return Logits(_score(params.logits, statistics.count))
+        return Logits(score(params.logits, statistics.count))
 
     def curve(self, params: Logits, statistics: Counts, along: Logits) -> Logits:
         """Equation 3.4."""
-        return Logits(_curve(params.logits, statistics.count, along.logits))
+        return Logits(curve(params.logits, statistics.count, along.logits))
 
     def log_prior(self, params: Logits) -> Array:
         """α Σ log p."""
@@ -483,56 +489,65 @@ class Categorical:
 
     def valid(self, x: Any, xp: Any) -> Any:
         """(n, d)."""
-        return (x >= 0) & (x < self._sizes(x.shape[1])) & (x == xp.floor(x))
+        return (x >= 0) & (x < self._sizes(x.shape[1])[None, :]) & (x == xp.floor(x))
 
     def init(self, num_features: int, num_classes: int, dtype: Any) -> Logits:
         """Even ones."""
         return Logits(jnp.zeros((num_classes, int(self._sizes(num_features).sum())), dtype))
 
-    def _segments(self, logits: Array) -> tuple[np.ndarray, int]:
-        """(ΣM,) the column of each logit, and how many there are."""
-        size = logits.shape[1]
-        if isinstance(self.num_categories, tuple):
-            sizes = np.asarray(self.num_categories)
-        else:
-            sizes = np.full(size // self.num_categories, self.num_categories)
-        return np.repeat(np.arange(len(sizes)), sizes), len(sizes)
-
-    def _summed(self, a: Array) -> Array:
-        """(K, ΣM) for each logit the sum over its column."""
-        of, count = self._segments(a)
-        return jax.ops.segment_sum(a.T, of, count, indices_are_sorted=True)[of].T
-
-    def _log_p(self, logits: Array) -> Array:
-        of, count = self._segments(logits)
-        top = jax.ops.segment_max(logits.T, of, count, indices_are_sorted=True)[of].T
-        shifted = logits - jax.lax.stop_gradient(top)
-        return shifted - jnp.log(self._summed(jnp.exp(shifted)))
-
     def width(self, params: Logits) -> int:
         """As many as have categories."""
-        return self._segments(params.logits)[1]
+        return self._width(params.logits)
+
+    def _width(self, flat: Array) -> int:
+        own = self.num_categories
+        return len(own) if isinstance(own, tuple) else flat.shape[1] // own
+
+    def _places(self, num_features: int) -> tuple[np.ndarray, np.ndarray]:
+        """Column and value of each of the logits (ΣM,)."""
+        sizes = self._sizes(num_features)
+        return np.repeat(np.arange(len(sizes)), sizes), np.concatenate(
+            [np.arange(m) for m in sizes]
+        )
+
+    def _table(self, flat: Array, fill: float) -> Array:
+        """(K, d, M) from (K, ΣM), filled up where a column has fewer values."""
+        column, value = self._places(self._width(flat))
+        index = np.full((column[-1] + 1, value.max() + 1), len(column))
+        index[column, value] = np.arange(len(column))
+        return flat.at[:, index].get(mode="fill", fill_value=fill)
+
+    def _flat(self, table: Array) -> Array:
+        """The inverse of `_table`."""
+        column, value = self._places(table.shape[1])
+        return table[:, column, value]
+
+    def _log_p(self, params: Logits) -> Array:
+        """(K, ΣM)."""
+        return self._flat(log_softmax(self._table(params.logits, -jnp.inf)))
 
     def names(self, columns: list[str]) -> list[list[str]]:
         """Each value of each column."""
-        sizes = self._sizes(len(columns))
-        return [[f"{c} = {v}" for c, m in zip(columns, sizes, strict=True) for v in range(m)]]
+        column, value = self._places(len(columns))
+        return [[f"{columns[j]} = {v}" for j, v in zip(column, value, strict=True)]]
 
     def canonical(self, params: Logits) -> Logits:
         """Centred, column by column."""
         z = params.logits
-        return Logits(z - self._summed(z) / self._summed(jnp.ones_like(z)))
+        one = jnp.sum(self._table(jnp.ones_like(z), 0.0), axis=2, keepdims=True)
+        table = self._table(z, 0.0)
+        return Logits(self._flat(table - jnp.sum(table, axis=2, keepdims=True) / one))
 
     def _index(self, x: Array) -> Array:
         """(n, d) of the logits, one too many for what is no category."""
         sizes = self._sizes(x.shape[1])
         first = np.cumsum(sizes) - sizes
-        index = x.astype(jnp.int32) + first
+        index = x.astype(jnp.int32) + jnp.asarray(first)[None, :]
         return jnp.where(self.valid(x, jnp), index, int(sizes.sum()))
 
     def log_probs(self, params: Logits, x: Array) -> Array:
         """(n, K)."""
-        table, index = self._log_p(params.logits).T, self._index(x).T
+        table, index = self._log_p(params).T, self._index(x).T
 
         def with_column(j: Array, sums: Array) -> Array:
             return sums + table.at[index[j]].get(mode="fill", fill_value=-jnp.inf)
@@ -561,39 +576,33 @@ class Categorical:
 
     def log_likelihood(self, params: Logits, statistics: Counts) -> Array:
         """Equation 3.4."""
-        return jnp.sum(statistics.count * self._log_p(params.logits))
+        return jnp.sum(statistics.count * self._log_p(params))
 
     def grad(self, params: Logits, statistics: Counts) -> Logits:
         """Equation 3.4."""
-        p, count = jnp.exp(self._log_p(params.logits)), statistics.count
-        return Logits(count - self._summed(count) * p)
+        logits, count = self._table(params.logits, -jnp.inf), self._table(statistics.count, 0.0)
+        return Logits(self._flat(score(logits, count)))
 
     def curve(self, params: Logits, statistics: Counts, along: Logits) -> Logits:
         """Equation 3.4."""
-        p, v = jnp.exp(self._log_p(params.logits)), along.logits
-        return Logits(self._summed(statistics.count) * p * (v - self._summed(p * v)))
+        logits, count = self._table(params.logits, -jnp.inf), self._table(statistics.count, 0.0)
+        return Logits(self._flat(curve(logits, count, self._table(along.logits, 0.0))))
 
     def log_prior(self, params: Logits) -> Array:
         """α Σ log p."""
-        return self.smoothing * jnp.sum(self._log_p(params.logits))
+        return self.smoothing * jnp.sum(self._log_p(params))
 
     def estimate(self, statistics: Counts) -> tuple[Logits, Array, Logits]:
         """Shares; there is no finite maximum where a value is never seen."""
-        count = statistics.count + self.smoothing
-        every = self._summed(count)
-        log_count, lacking = _logs(count, every)
+        count = self._table(statistics.count + self.smoothing, 0.0)
+        log_count, lacking = _logs(count, jnp.sum(count, axis=2, keepdims=True))
+        log_count, lacking = self._flat(log_count), self._flat(lacking)
         return self.canonical(Logits(log_count)), jnp.any(lacking > 0), Logits(-lacking)
 
     def sample(self, params: Logits, key: Array, y: Array, x: Array) -> Array:
-        """Values, by Gumbel's trick."""
-        z = params.logits[y]
-        noisy = (z + jax.random.gumbel(key, z.shape, z.dtype)).T
-        of, count = self._segments(params.logits)
-        top = jax.ops.segment_max(noisy, of, count, indices_are_sorted=True)
-        value = np.arange(len(of)) - np.searchsorted(of, of)
-        chosen = jnp.where(noisy >= top[of], value[:, None], -1)
-        found = jax.ops.segment_max(chosen, of, count, indices_are_sorted=True)
-        return found.T.astype(z.dtype)
+        """Values."""
+        z = self._table(params.logits, -jnp.inf)[y]
+        return jax.random.categorical(key, z).astype(z.dtype)
 
 
 @jax.custom_jvp
@@ -607,12 +616,13 @@ def _mean_and_scatter(x: Array, member: Array) -> tuple[Array, Array]:
 
     def again(mean: Array) -> Array:
         def of_class(k: Array) -> Array:
-            return moments(x, centre + mean[k], member[:, k, None])[1][0]
+            first, second = moments(x, centre + mean[k], member[:, k, None])
+            return (second - first**2 / jnp.where(weight[k, 0] > 0, weight[k, 0], 1.0))[0]
 
         return jax.lax.map(of_class, jnp.arange(len(mean)))
 
     scatter = only_if(far, again, scatter, mean)
-    return jnp.where(weight > 0, centre + mean, 0.0), scatter
+    return jnp.where(weight > 0, centre[None, :] + mean, 0.0), scatter
 
 
 @_mean_and_scatter.defjvp
@@ -620,7 +630,7 @@ def _(primals: tuple, tangents: tuple):
     (x, member), (dx, dm) = primals, tangents
     mean, scatter = _mean_and_scatter(x, member)
     centre, weight = _centre(x), total(member)[:, None]
-    some, apart = jnp.where(weight > 0, weight, 1.0), mean - centre
+    some, apart = jnp.where(weight > 0, weight, 1.0), mean - centre[None, :]
     first, second = moments(x, centre, dm)
     d_weight = jnp.sum(dm, axis=0)[:, None]
     changed = first - d_weight * apart  # Σ dm (x - mean)
@@ -635,16 +645,54 @@ def _centre(x: Array) -> Array:
     return jax.lax.stop_gradient(jnp.mean(x[:: max(1, x.shape[0] // 1024)], axis=0))
 
 
-def _score(logits: Array, count: Array) -> Array:
-    """Equation 3.4, of softmaxes over the last axis."""
+def score(logits: Array, count: Array) -> Array:
+    """The derivative of Σ_v C_v log p_v in the logits (equation 3.4).
+
+    Args:
+        logits: (..., M) of p = softmax.
+        count: (..., M) C.
+
+    Returns:
+        (..., M), nats.
+
+    Example:
+        >>> score(jnp.zeros(2), jnp.array([1.0, 3.0])).tolist()
+        [-1.0, 1.0]
+    """
     return count - jnp.sum(count, axis=-1, keepdims=True) * jax.nn.softmax(logits)
 
 
-def _curve(logits: Array, count: Array, v: Array) -> Array:
-    """Equation 3.4, of softmaxes over the last axis."""
+def curve(logits: Array, count: Array, v: Array) -> Array:
+    """Minus the Hessian of Σ_v C_v log p_v in the logits, times v (equation 3.4).
+
+    Of p_k (v_k - Σ_j p_j v_j) the part with j = k cancels, so it is left out of both sums: all
+    digits are kept where p_k is near 1.
+
+    Args:
+        logits: (..., M) of p = softmax.
+        count: (..., M) C.
+        v: (..., M).
+
+    Returns:
+        (..., M), nats.
+
+    Example:
+        >>> curve(jnp.zeros(2), jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])).tolist()
+        [1.0, -1.0]
+    """
     p = jax.nn.softmax(logits)
     every = jnp.sum(count, axis=-1, keepdims=True)
-    return every * p * (v - jnp.sum(p * v, axis=-1, keepdims=True))
+    return every * p * (v * _of_others(p) - _of_others(p * v))
+
+
+def _of_others(a: Array) -> Array:
+    """Σ_{j≠k} a_j over the last axis, without a difference."""
+    last = a.ndim - 1
+    before = jax.lax.cumsum(a, last)
+    after = jax.lax.cumsum(a, last, reverse=True)
+    none = jnp.zeros_like(a[..., :1])
+    before = jnp.concatenate([none, before[..., :-1]], axis=last)
+    return before + jnp.concatenate([after[..., 1:], none], axis=last)
 
 
 def _shares(count: Array) -> tuple[Array, Array]:
@@ -684,6 +732,26 @@ def columns_of(family: Family, x: Any) -> Any:
     if columns == tuple(range(columns[0], columns[-1] + 1)):
         return x[..., columns[0] : columns[-1] + 1]
     return x[..., np.asarray(columns)]
+
+
+def check_columns(families: tuple[Family, ...], num_columns: int) -> None:
+    """Raise a ValueError unless x has the columns that families describe.
+
+    Args:
+        families: some.
+        num_columns: of x.
+
+    Example:
+        >>> check_columns((Gaussian((1,)),), 2)
+    """
+    beyond = [c for family in families for c in family.columns or () if c >= num_columns]
+    if beyond:
+        raise ValueError(f"x: expected at least {max(beyond) + 1} columns, got {num_columns}")
+    for family in families:
+        sizes = getattr(family, "num_categories", 1)
+        columns = num_columns if family.columns is None else len(family.columns)
+        if isinstance(sizes, tuple) and len(sizes) != columns:
+            raise ValueError(f"x: expected {len(sizes)} columns of categories, got {columns}")
 
 
 def check_families(families: Any) -> tuple[Any, ...]:

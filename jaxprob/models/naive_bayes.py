@@ -36,7 +36,7 @@ from jax.flatten_util import ravel_pytree
 from jaxprob.models.base import Bind, ClosedForm, Estimate, Features, Labels, Model, Status
 from jaxprob.models.families import Bernoulli as Bernoulli
 from jaxprob.models.families import Categorical as Categorical
-from jaxprob.models.families import Family, check_families, columns_of
+from jaxprob.models.families import Family, check_columns, check_families, columns_of, curve, score
 from jaxprob.models.families import Gaussian as Gaussian
 from jaxprob.models.families import Multinomial as Multinomial
 from jaxprob.numerics import log_softmax, total
@@ -84,18 +84,11 @@ def init(
         (3,)
     """
     del key, y
-    width = x.shape[-1]
-    beyond = [c for family in features for c in family.columns or () if c >= width]
-    if beyond:
-        raise ValueError(f"x: expected at least {max(beyond) + 1} columns, got {width}")
-    for family in features:
-        sizes = getattr(family, "num_categories", 1)
-        columns = width if family.columns is None else len(family.columns)
-        if isinstance(sizes, tuple) and len(sizes) != columns:
-            raise ValueError(f"x: expected {len(sizes)} columns of categories, got {columns}")
+    check_columns(features, x.shape[-1])
+    widths = [columns_of(family, x).shape[-1] for family in features]
     parts = [
-        family.init(width if family.columns is None else len(family.columns), num_classes, x.dtype)
-        for family in features
+        family.init(width, num_classes, x.dtype)
+        for family, width in zip(features, widths, strict=True)
     ]
     return Params(jnp.zeros(num_classes, x.dtype), tuple(parts))
 
@@ -247,11 +240,10 @@ def information(
 
     def column(unit: Array) -> Array:
         v = unravel(unit)
-        p = jax.nn.softmax(params.class_logits)
-        along = v.class_logits - jnp.vdot(p, v.class_logits)
+        by_class = curve(params.class_logits, known.weight, v.class_logits)
         parts = zip(features, params.features, known.features, v.features, strict=True)
         rest = tuple(family.curve(*own) for family, *own in parts)
-        return ravel_pytree(Params(jnp.sum(known.weight) * p * along, rest))[0]
+        return ravel_pytree(Params(by_class, rest))[0]
 
     return jax.vmap(column, out_axes=1)(jnp.eye(len(theta), dtype=theta.dtype))
 
@@ -281,7 +273,7 @@ def statistics(
         >>> statistics(x, y, num_classes=2, features=(Gaussian(),)).features[0].mean.tolist()
         [[0.0], [2.0]]
     """
-    member = jnp.asarray(y[:, None] == jnp.arange(num_classes), x.dtype)
+    member = jnp.asarray(y[:, None] == jnp.arange(num_classes)[None, :], x.dtype)
     member = member if weights is None else weights[:, None] * member
     parts = tuple(family.statistics(columns_of(family, x), member) for family in features)
     return Statistics(total(member), parts)
@@ -362,7 +354,7 @@ def of_statistics(
     """
     log_p = log_softmax(params.class_logits)
     value = jnp.vdot(known.weight, log_p)
-    by_class = known.weight - jnp.sum(known.weight) * jnp.exp(log_p)
+    by_class = score(params.class_logits, known.weight)
     parts = list(zip(features, params.features, known.features, strict=True))
     value += sum(family.log_likelihood(*own) for family, *own in parts)
     return value, Params(by_class, tuple(family.grad(*own) for family, *own in parts))
@@ -591,11 +583,12 @@ def _joint(params: Params, x: Array, features: tuple[Family, ...]) -> Array:
     """(n, K) log p(x, k), without what is the same for all classes and parameters."""
     parts = zip(features, params.features, strict=True)
     each = sum(family.log_probs(own, columns_of(family, x)) for family, own in parts)
-    return log_softmax(params.class_logits) + each
+    return log_softmax(params.class_logits)[None, :] + each
 
 
 def _valid(x: Any, xp: Any, *, features: tuple[Family, ...]) -> Any:
     """() whether all entries can be."""
+    check_columns(features, x.shape[-1])
     return xp.all(
         xp.stack([xp.all(family.valid(columns_of(family, x), xp)) for family in features])
     )

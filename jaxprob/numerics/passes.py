@@ -350,7 +350,7 @@ def moments(x: Array, centre: Array, member: Array) -> tuple[Array, Array]:
         rows = max(32, _MOMENT_BYTES // (max(1, d) * x.dtype.itemsize))
 
     def of_block(x: Array, member: Array) -> tuple[Array, Array]:
-        z = x - centre
+        z = x - centre[None, :]
         return member.T @ z, member.T @ (z * z)
 
     return _over_blocks(of_block, n, min(n, rows), (x, member))

@@ -408,6 +408,12 @@ def _judge(point: str, leaves: list, m: _Measured) -> list[Check]:
     return checks
 
 
+def _spacing(value: float, dtype: np.dtype) -> float:
+    """The unit in the last place of a number, NaN where it is beyond the dtype."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.spacing(np.abs(np.asarray(value, dtype))))
+
+
 def _fault(wrong: bool, doubtful: bool, m: _Measured, place: tuple, allowed: np.ndarray) -> str:
     """What is wrong with a leaf, in words, with a guess at the reason where one is obvious."""
     hand, automatic = m.hand[place].astype(np.float64), m.automatic[place]

@@ -1,0 +1,142 @@
+"""Every model of the library as the tests of the contract see it: with data, and what adds up."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from catalogue import MODELS
+from catalogue import draw as draw_linear
+
+from jaxprob.models import naive_bayes as nb
+from jaxprob.models.base import Model
+
+
+class Example(NamedTuple):
+    """Arguments of a log-likelihood; extras are its keywords."""
+
+    params: Any
+    x: jax.Array
+    y: jax.Array
+    weights: jax.Array
+    extras: dict[str, jax.Array]
+
+
+class Entry(NamedTuple):
+    """A model, and what its tests need to know of it."""
+
+    model: Model
+    draw: Callable[..., Example]
+    """(model, seed, n=, dtype=) -> an Example of valid data."""
+    mass: Callable[..., float]
+    """(model, example) -> what its density adds up to."""
+    bad_x: float | None = None
+    """What no entry of the first column may be, though it is finite."""
+
+
+def _linear(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
+    params, x, y, weights, offset = draw_linear(model, seed, n=n, dtype=dtype)
+    return Example(params, x, y, weights, {"offset": offset})
+
+
+def _over_labels(model: Model, example: Example) -> float:
+    """The sum over y, for the first example."""
+    own = {name: a[0] for name, a in example.extras.items()}
+    labels = jnp.arange(model.labels.num_classes)
+    return float(
+        sum(jnp.exp(model.log_prob(example.params, example.x[0], y, **own)) for y in labels)
+    )
+
+
+FAMILIES = {
+    "gaussian": (nb.Gaussian(),),
+    "gaussian, shared": (nb.Gaussian(shared_scale=True),),
+    "bernoulli": (nb.Bernoulli(smoothing=0.5),),
+    "categorical": (nb.Categorical(3),),
+    "multinomial": (nb.Multinomial(),),
+    "mixed": (
+        nb.Categorical((2, 4), (0, 3), smoothing=0.5),
+        nb.Gaussian((1,), prior_count=1.0, prior_scale=2.0),
+        nb.Bernoulli((2,)),
+    ),
+}
+NUM_THINGS = 3  # of a multinomial example
+
+
+def values(family: Any, d: int) -> list[np.ndarray]:
+    """What each column of a family can be; a grid for numbers."""
+    if isinstance(family, nb.Gaussian):
+        return [GRID] * d
+    if isinstance(family, nb.Bernoulli):
+        return [np.arange(2.0)] * d
+    if isinstance(family, nb.Multinomial):
+        return [np.arange(NUM_THINGS + 1.0)] * d
+    sizes = family.num_categories
+    return [np.arange(float(m)) for m in (sizes if isinstance(sizes, tuple) else (sizes,) * d)]
+
+
+GRID = np.linspace(-20.0, 20.0, 161)  # trapezoids on it integrate normal densities to rounding
+
+
+def columns(features: tuple, d: int) -> list[tuple[Any, tuple[int, ...]]]:
+    """Each family with its columns."""
+    return [(family, family.columns or tuple(range(d))) for family in features]
+
+
+def _width(features: tuple) -> int:
+    if features[0].columns is None:
+        return 2
+    return 1 + max(c for family in features for c in family.columns)
+
+
+def _bayes(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
+    features = dict(model.log_prob.settings)["features"]
+    rng, d, k = np.random.default_rng(seed), _width(features), model.labels.num_classes
+    x = np.zeros((n, d))
+    for family, own in columns(features, d):
+        if isinstance(family, nb.Gaussian):
+            x[:, own] = rng.standard_normal((n, len(own))) * [3.0 ** (j % 3) for j in own] + 1
+        elif isinstance(family, nb.Multinomial):
+            x[:, own] = rng.multinomial(NUM_THINGS, np.full(len(own), 1 / len(own)), size=n)
+        else:
+            for j, of in zip(own, values(family, len(own)), strict=True):
+                x[:, j] = rng.choice(of, n)
+    y = np.concatenate([np.arange(k), rng.integers(0, k, n - k)])
+    x = jnp.asarray(x, dtype)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(size=a.shape) / 2, dtype), model.init(None, x, y)
+    )
+    weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
+    return Example(params, x, jnp.asarray(y, "int32"), weights, {})
+
+
+def _over_everything(model: Model, example: Example) -> float:
+    """The sum over labels and discrete features, the integral over the others."""
+    features, d = dict(model.log_prob.settings)["features"], example.x.shape[1]
+    possible: list[Any] = [None] * d
+    cell = 1.0
+    for family, own in columns(features, d):
+        for j, of in zip(own, values(family, len(own)), strict=True):
+            possible[j] = of
+            cell *= GRID[1] - GRID[0] if isinstance(family, nb.Gaussian) else 1.0
+    points = np.array(list(product(*possible)))
+    if any(isinstance(family, nb.Multinomial) for family in features):
+        points = points[points.sum(axis=1) == NUM_THINGS]
+    some = jax.vmap(model.log_prob, (None, 0, None))
+    labels = jnp.arange(model.labels.num_classes)
+    x = jnp.asarray(points, example.x.dtype)
+    return cell * float(sum(jnp.sum(jnp.exp(some(example.params, x, y))) for y in labels))
+
+
+def _bayes_entry(features: tuple) -> Entry:
+    first = next(family for family, own in columns(features, _width(features)) if 0 in own)
+    bad = {nb.Bernoulli: 0.5, nb.Categorical: 1.5, nb.Multinomial: -1.0}.get(type(first))
+    return Entry(nb.model(3, features, smoothing=0.5), _bayes, _over_everything, bad)
+
+
+ENTRIES: dict[str, Entry] = {
+    **{name: Entry(model, _linear, _over_labels) for name, model in MODELS.items()},
+    **{f"naive Bayes, {name}": _bayes_entry(features) for name, features in FAMILIES.items()},
+}

@@ -1,0 +1,261 @@
+"""The contract of a model, which every one of the library keeps."""
+
+import importlib
+import pickle
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from contract import ENTRIES
+from jax.flatten_util import ravel_pytree
+from tolerances import EPS, SAME_SUM
+
+import jaxprob as jp
+from jaxprob.many import fit_many
+from jaxprob.testing import assert_gradients_match, assert_hessians_match
+
+OFTEN = ("logistic", "softmax", *(name for name in ENTRIES if name.startswith("naive")))
+EACH = [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in ENTRIES]
+
+
+@pytest.fixture(params=EACH)
+def entry(request):
+    """Each model."""
+    return ENTRIES[request.param]
+
+
+COMPILED = [
+    pytest.param(name, marks=() if name == "naive Bayes, mixed" else pytest.mark.slow)
+    for name in ENTRIES
+    if name.startswith("naive") or name == "softmax"
+]  # those with linear logits have tests of their own
+
+
+def flat(tree):
+    return np.asarray(ravel_pytree(tree)[0], np.float64)
+
+
+def sizes(model, example):
+    """Σ |terms| of the log-likelihood."""
+    params, x, y, weights, extras = example
+    keys = tuple(extras)
+
+    def one(x, y, *own):
+        return model.log_prob(params, x, y, **dict(zip(keys, own, strict=True)))
+
+    return float(jnp.sum(weights * jnp.abs(jax.vmap(one)(x, y, *extras.values()))))
+
+
+def test_no_public_model_is_missing():
+    modules = [
+        importlib.import_module(f"jaxprob.models.{found.name}")
+        for found in pkgutil.iter_modules(jp.models.__path__)
+    ]
+    public = {m.__name__ for m in modules if hasattr(m, "model")}
+    tested = {entry.model.log_prob.fn.__module__ for entry in ENTRIES.values()}
+    assert public == tested
+
+
+def test_the_density_is_normalised(entry, dtype):
+    example = entry.draw(entry.model, 0, dtype=dtype)
+    assert abs(entry.mass(entry.model, example) - 1) <= 64 * EPS[dtype] * example.x.shape[1] ** 2
+
+
+def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
+    model = entry.model
+    example = entry.draw(model, 1, dtype=dtype)
+    params, x, y, weights, extras = example
+    rows = [{name: a[i] for name, a in extras.items()} for i in range(len(y))]
+    terms = [model.log_prob(params, x[i], y[i], **row) for i, row in enumerate(rows)]
+    assert all(t.shape == () and t.dtype == dtype for t in terms)
+    expected = sum(float(w) * float(t) for w, t in zip(weights, terms, strict=True))
+    got = model.log_likelihood(params, x, y, weights, **extras)
+    assert got.dtype == dtype
+    assert abs(float(got) - expected) <= SAME_SUM[dtype] * sizes(model, example)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_derivatives_by_hand_are_those_of_jax(entry, dtype, seed):
+    model = entry.model
+    params, x, y, weights, extras = entry.draw(model, seed, n=20, dtype=dtype)
+
+    def bound(fn):
+        return lambda params, x, y, weights: fn(params, x, y, weights, **extras)
+
+    args = params, x, y, weights
+    assert_gradients_match(bound(model.log_likelihood), bound(model.grad_log_likelihood), *args)
+    if seed == 0:
+        assert_hessians_match(bound(model.log_likelihood), lambda *a: -bound(model.information)(*a),
+                              *args)  # fmt: skip
+
+
+def test_weights_are_repeats(entry, x64):
+    model = entry.model
+    params, x, y, _, extras = entry.draw(model, 3, n=12)
+    times = np.random.default_rng(0).integers(0, 4, 12)
+    again = {name: jnp.repeat(a, times, axis=0) for name, a in extras.items()}
+    x2, y2 = jnp.repeat(x, times, axis=0), jnp.repeat(y, times)
+    for fn in (model.log_likelihood, model.grad_log_likelihood, model.information):
+        weighted = flat(fn(params, x, y, jnp.asarray(times, x.dtype), **extras))
+        repeated = flat(fn(params, x2, y2, **again))
+        scale = np.max(np.abs(repeated)) + float(jnp.sum(jnp.abs(x2) ** 2)) + len(y2)
+        np.testing.assert_allclose(weighted, repeated, rtol=0, atol=SAME_SUM["float64"] * scale)
+
+
+def test_jit_is_eager_and_vmap_is_a_loop(entry, x64):
+    model = entry.model
+    cases = [entry.draw(model, seed) for seed in range(3)]
+    together = jax.tree.map(lambda *a: jnp.stack(a), *cases)
+    for fn in (model.log_likelihood, model.grad_log_likelihood, model.information):
+
+        def call(params, x, y, weights, extras, fn=fn):
+            return fn(params, x, y, weights, **extras)
+
+        lanes, jitted = jax.vmap(call)(*together), jax.jit(call)
+        for i, case in enumerate(cases):
+            eager = flat(call(*case))
+            atol = SAME_SUM["float64"] * (1 + np.max(np.abs(eager)) + float(jnp.sum(case.x**2)))
+            lane = flat(jax.tree.map(lambda a, i=i: a[i], lanes))
+            np.testing.assert_allclose(lane, eager, rtol=0, atol=atol)
+            np.testing.assert_allclose(flat(jitted(*case)), eager, rtol=0, atol=atol)
+
+
+def test_functions_of_a_model_can_be_compiled_as_they_are(entry):
+    model = entry.model
+    params, x, y, weights, extras = entry.draw(model, 4, dtype="float32")
+    value = jax.jit(model.log_likelihood)(params, x, y, weights, **extras)
+    expected = model.log_likelihood(params, x, y, weights, **extras)
+    assert jnp.allclose(value, expected, rtol=1e-5)
+
+
+def test_probabilities_of_classes_are_those_of_the_density(entry, dtype):
+    model = entry.model
+    params, x, y, _, extras = entry.draw(model, 5, dtype=dtype)
+    log_p = model.predict_log_proba(params, x, **extras)
+    k = model.labels.num_classes
+    assert log_p.shape == (len(y), k)
+    np.testing.assert_allclose(jnp.sum(jnp.exp(log_p), axis=1), 1.0, atol=16 * EPS[dtype])
+    own = {name: a[0] for name, a in extras.items()}
+    each = jnp.stack([model.log_prob(params, x[0], j, **own) for j in range(k)])
+    scale = 64 * EPS[dtype] * (1 + jnp.max(jnp.abs(each)))
+    np.testing.assert_allclose(log_p[0], jax.nn.log_softmax(each), rtol=0, atol=scale)
+
+
+def test_samples_have_the_moments_of_the_density(entry, dtype):
+    """Of classes, and of each feature times each class: within 5 standard errors."""
+    model, count = entry.model, 20_000
+    params, x, _, _, extras = entry.draw(model, 6, n=5, dtype=dtype)
+    if not model.joint:
+        keys = jax.random.split(jax.random.key(0), count)
+        draws = jax.vmap(lambda key: model.sample(params, key, x, **extras))(keys)
+        assert draws.dtype == jnp.int32
+        p = np.exp(flat_rows(model.predict_log_proba(params, x, **extras)))
+        for k in range(model.labels.num_classes):
+            share = np.mean(np.asarray(draws) == k, axis=0)
+            error = np.sqrt(p[:, k] * (1 - p[:, k]) / count)
+            assert np.all(np.abs(share - p[:, k]) <= 5 * error + 1 / count)
+        return
+    many = jnp.repeat(x[:1], count, axis=0)
+    drawn, y = model.sample(params, jax.random.key(0), many)
+    assert drawn.shape == many.shape
+    assert drawn.dtype == dtype
+    assert y.dtype == jnp.int32
+    rows = jax.vmap(lambda x, y: model.grad_log_likelihood(params, x[None], y[None]))(drawn, y)
+    scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(rows))  # of mean zero
+    assert np.all(np.abs(np.mean(scores, axis=0)) <= 5 * np.std(scores, axis=0) / np.sqrt(count))
+
+
+def flat_rows(a):
+    return np.asarray(a, np.float64)
+
+
+def test_a_fit_is_a_maximum(entry, x64):
+    model = entry.model
+    _, x, y, weights, extras = entry.draw(model, 7, n=200)
+    found = jp.fit(model, x, y, weights=weights, **extras)
+    assert jp.Status(int(found.status)).name == "CONVERGED"
+    assert float(found.grad_norm) <= 1e-6
+    assert float(found.gap) <= 1e-9
+
+    def objective(params):
+        prior = 0.0 if model.log_prior is None else model.log_prior(params)
+        return float(model.log_likelihood(params, x, y, weights, **extras) + prior)
+
+    best, (theta, back) = objective(found.params), ravel_pytree(found.params)
+    rng = np.random.default_rng(0)
+    for size in (1e-3, 1e-1):
+        others = [back(theta + size * rng.standard_normal(len(theta))) for _ in range(5)]
+        assert max(map(objective, others)) <= best + 1e-10 * abs(best)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_fits_of_lanes_are_fits(name, x64):
+    entry = ENTRIES[name]
+    model = entry.model
+    _, x, y, _, extras = entry.draw(model, 8, n=120)
+    rng = np.random.default_rng(1)
+    weights = rng.multinomial(120, np.full(120, 1 / 120), size=5).astype(float)
+    fits = fit_many(model, x, y, weights=weights, **extras)
+    mapped = jax.vmap(lambda w: jp.fit(model, x, y, weights=w, **extras))(jnp.asarray(weights))
+    for i in range(5):
+        alone = flat(jp.fit(model, x, y, weights=weights[i], **extras).params)
+        for lanes in (fits, mapped):
+            assert int(lanes.status[i]) == jp.Status.CONVERGED
+            lane = flat(jax.tree.map(lambda a, i=i: a[i], lanes.params))
+            np.testing.assert_allclose(lane, alone, rtol=0, atol=1e-8 * (1 + np.abs(alone).max()))
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_derivative_of_a_fit_is_that_of_the_optimum(name, x64):
+    entry = ENTRIES[name]
+    model = entry.model
+    _, x, y, weights, extras = entry.draw(model, 9, n=60)
+    weights = weights + 0.5
+
+    def at(weights):
+        return ravel_pytree(jp.fit(model, x, y, weights=weights, **extras).params)[0]
+
+    along = jnp.asarray(np.random.default_rng(2).standard_normal(60))
+    step = 1e-4
+    numerical = (at(weights + step * along) - at(weights - step * along)) / (2 * step)
+    forward = jax.jvp(at, (weights,), (along,))[1]
+    cotangent = jnp.asarray(np.random.default_rng(3).standard_normal(len(forward)))
+    backward = jax.grad(lambda weights: at(weights) @ cotangent)(weights) @ along
+    scale = 1 + np.abs(numerical).max()
+    np.testing.assert_allclose(forward, numerical, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(backward, forward @ cotangent, rtol=1e-8, atol=1e-8 * scale)
+
+
+def test_bad_input_is_named(entry):
+    model = entry.model
+    _, x, y, weights, _ = entry.draw(model, 10, dtype="float32")
+    for bad, expected in ((jnp.nan, "x: expected finite numbers, got nan in row 2, column 0"),
+                          (jnp.inf, "x: expected finite numbers, got inf")):  # fmt: skip
+        with pytest.raises(ValueError, match=expected):
+            jp.fit(model, x.at[2, 0].set(bad), y)
+    with pytest.raises(ValueError, match=r"y: expected integers 0\.\."):
+        jp.fit(model, x, y.at[0].set(model.labels.num_classes))
+    with pytest.raises(ValueError, match="weights: expected finite numbers of at least 0"):
+        jp.fit(model, x, y, weights=weights.at[0].set(-1.0))
+    with pytest.raises(ValueError, match=r"weights: expected a positive sum"):
+        jp.fit(model, x, y, weights=0 * weights)
+    if entry.bad_x is None:
+        return
+    wrong = x.at[2, 0].set(entry.bad_x)
+    with pytest.raises(ValueError, match=rf"got {entry.bad_x} in row 2, column 0"):
+        jp.fit(model, wrong, y)
+    with pytest.raises(ValueError, match=rf"got {entry.bad_x} in row 2, column 0"):
+        jp.fit(model, np.asarray(wrong), y)
+    lanes = jnp.stack([x, wrong])
+    status = jax.vmap(lambda x: jp.fit(model, x, y).status)(lanes)
+    assert status.tolist() == [jp.Status.CONVERGED, jp.Status.INVALID_INPUT]
+    assert fit_many(model, lanes, y).status.tolist() == status.tolist()
+
+
+def test_models_compare_by_value_and_travel(entry):
+    model = entry.model
+    assert pickle.loads(pickle.dumps(model)) == model
+    assert hash(pickle.loads(pickle.dumps(model))) == hash(model)
+    assert sum(model == other.model for other in ENTRIES.values()) == 1
