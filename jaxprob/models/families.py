@@ -243,8 +243,8 @@ class Gaussian:
         mixed = 2 * n * (statistics.mean - params.mean) * precision
         squares = 2 * self._squares(params, statistics) * precision
         along_scale = self._each(along)
-        by_mean = n * precision * along.mean + mixed * along_scale
-        by_scale = mixed * along.mean + squares * along_scale
+        by_mean = _times(n * precision, along.mean) + _times(mixed, along_scale)
+        by_scale = _times(mixed, along.mean) + _times(squares, along_scale)
         return Scales(by_mean, self._gathered(by_scale))
 
     def _each(self, params: Scales) -> Array:
@@ -683,6 +683,11 @@ def curve(logits: Array, count: Array, v: Array) -> Array:
     p = jax.nn.softmax(logits)
     every = jnp.sum(count, axis=-1, keepdims=True)
     return every * p * (v * _of_others(p) - _of_others(p * v))
+
+
+def _times(a: Array, v: Array) -> Array:
+    """The product, zero where v is, also where a has overflowed."""
+    return jnp.where(v == 0, 0.0, a * v)
 
 
 def _of_others(a: Array) -> Array:

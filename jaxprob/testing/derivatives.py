@@ -26,6 +26,7 @@ HARD_POINTS = {"given": 1.0, "zero": 0.0, "tiny": 2.0**-10, "large": 8.0, "huge"
 
 _ALLOWED = 16.0  # times ε times the rounding scale,
 _GROWTH = 2.0  # and so much more for each √n: a sum of n terms in a row walks at random
+_ROOM = 2.0**8  # for what is on the way to a number that the dtype can hold
 _ALLOWED_NUMERICAL = 1e3  # times the error that the extrapolation estimates for itself
 
 
@@ -370,6 +371,8 @@ def _judge(point: str, leaves: list, m: _Measured) -> list[Check]:
     """The worst coordinate of each leaf."""
     dtype = np.result_type(m.hand.dtype if m.hand.dtype != np.float64 else m.value.dtype)
     info = np.finfo(dtype)
+    lost = ~np.isfinite(m.hand) & (m.rounding > info.max / _ROOM)  # no such number could be right
+    m = m._replace(hand=np.where(lost, m.automatic, m.hand))
     # What underflows in the dtype is lost: a float of the smallest size for each summand, say.
     multiple = _ALLOWED + _GROWTH * float(np.sqrt(m.terms))
     allowed = multiple * info.eps * m.rounding + 2.0**20 * float(info.tiny)
@@ -399,7 +402,7 @@ def _judge(point: str, leaves: list, m: _Measured) -> list[Check]:
                 hand,
                 automatic,
                 float(m.numerical[place][at]),
-                difference / float(np.spacing(np.abs(np.asarray(automatic, dtype)))),
+                difference / _spacing(automatic, dtype),
                 difference / max(float(m.rounding[place][at]), float(info.tiny)),
                 dtype.name,
                 _fault(wrong, doubtful, m, place, allowed_numerically[place]),
