@@ -14,7 +14,7 @@ from jax import Array
 from jax.custom_batching import custom_vmap
 
 _BLOCK_ROWS = (128, 2048)  # rows whose products are summed before the blocks are
-_MOMENT_BYTES = 1 << 18  # of X at a time, on a CPU: what stays in the cache of a core
+_MOMENT_BYTES = 1 << 21  # of X at a time, on a CPU: a smaller product is not spread over cores
 _GRAM_BYTES = 1 << 23  # of temporary memory in a Gram: a block that stays in the outer cache
 _PAIRS_SHARE = 3  # weightings times this, from as many as columns on: pairs are worth forming
 _SMALL_GRAM = 1e4  # operations for each weighting, below which a product of its own is too small
