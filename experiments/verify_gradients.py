@@ -23,7 +23,7 @@ import numpy as np
 
 import jaxprob as jp
 from experiments import _common
-from jaxprob.models import logistic, softmax
+from jaxprob.models import logistic, naive_bayes, softmax
 from jaxprob.models.base import Model
 from jaxprob.testing import Report, compare_gradients, compare_hessians
 
@@ -33,6 +33,15 @@ MODELS: dict[str, Callable[[], Model]] = {
     "softmax, K = 3": lambda: softmax.model(3),
     "softmax, K = 3, no bias": lambda: softmax.model(3, bias=False),
     "softmax, K = 3, symmetric": lambda: softmax.model(3, parameterisation="symmetric"),
+    "naive Bayes, three families": lambda: naive_bayes.model(
+        3,
+        [
+            naive_bayes.Gaussian((0, 3)),
+            naive_bayes.Bernoulli((1,)),
+            naive_bayes.Categorical(3, (2,)),
+        ],
+    ),
+    "naive Bayes, multinomial": lambda: naive_bayes.model(3, naive_bayes.Multinomial()),
 }
 COLUMNS = (
     "model",
@@ -54,6 +63,8 @@ def random_data(model: Model, seed: int, n: int = 40, d: int = 4) -> tuple:
     params = jax.tree.map(
         lambda a: jnp.asarray(rng.standard_normal(a.shape)), model.init(jax.random.key(seed), x, y)
     )
+    if model.joint:
+        x, _ = model.sample(params, jax.random.key(seed), jnp.ones((n, d)))  # pyright: ignore[reportOptionalCall]
     offset = None
     if "offset" in model.extras:
         shape = (n,) if model.offset_columns is None else (n, model.offset_columns)
@@ -103,7 +114,8 @@ def rows(name: str, derivative: str, parameters: str, report: Report) -> list[di
 def verify_model(name: str, model: Model, seed: int) -> list[dict[str, Any]]:
     """The rows of a model, at random and at fitted parameters, given in float32."""
     params, x, y, weights, offset = random_data(model, seed)
-    fitted = jp.fit(model, x, y, weights=weights, offset=offset, l2=1.0).params
+    l2 = None if model.penalised is None else 1.0
+    fitted = jp.fit(model, x, y, weights=weights, offset=offset, l2=l2).params
     found = []
     for where, at in (("random", params), ("fitted", fitted)):
         args = jax.tree.map(_as_float32, (at, x, y, weights, offset))

@@ -75,7 +75,7 @@ def test_functions_give_arguments_result_and_example(name):
     assert ">>> " in text
 
 
-@pytest.mark.parametrize("module", ["logistic", "softmax"])
+@pytest.mark.parametrize("module", ["logistic", "softmax", "naive_bayes"])
 def test_models_name_equations_units_and_source(module):
     code = importlib.import_module(f"jaxprob.models.{module}")
     assert "Source:" in code.__doc__
@@ -86,6 +86,6 @@ def test_models_name_equations_units_and_source(module):
             assert "nats" in text, name
 
 
-@pytest.mark.parametrize("module", ["newton", "lbfgs", "gradient", "proximal"])
+@pytest.mark.parametrize("module", ["newton", "lbfgs", "gradient", "proximal", "closed_form"])
 def test_solvers_name_their_source(module):
     assert "Source:" in importlib.import_module(f"jaxprob.solvers.{module}").__doc__

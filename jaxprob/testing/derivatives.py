@@ -264,8 +264,12 @@ def _measure(
 
     derivatives = [value, jax.grad(value), jax.hessian(value)]
     steps = jnp.maximum(jnp.abs(theta), 1.0)
+    below = derivatives[order - 1]
     numerical, error = numerical_jacobian(
-        lambda theta: derivatives[order - 1](theta, *args[1:]), theta, steps
+        lambda theta: below(theta, *args[1:]),
+        theta,
+        steps,
+        rounding_scale(below, theta, *args[1:], key=key),
     )
     result = hand(*args)
     return _Measured(

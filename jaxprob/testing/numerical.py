@@ -22,13 +22,17 @@ _LEVELS = 12
 _ORDERS = 6
 
 
-def numerical_jacobian(fn: Callable[[Array], Array], x: Array, scale: Array) -> tuple[Array, Array]:
+def numerical_jacobian(
+    fn: Callable[[Array], Array], x: Array, scale: Array, rounding: Array | float = 0.0
+) -> tuple[Array, Array]:
     """The derivative of a function along each coordinate, and an estimate of its error.
 
     Args:
         fn: (p,) -> an array of any shape.
         x: (p,) floating.
         scale: (p,) over which the function changes; the largest step is a quarter of it.
+        rounding: of the shape of fn(x), the size of its summands where these cancel: what rounding
+            does to it is in proportion to that.
 
     Returns:
         Derivative and error, each the shape of fn(x) with an axis of p appended.
@@ -40,19 +44,22 @@ def numerical_jacobian(fn: Callable[[Array], Array], x: Array, scale: Array) -> 
     """
 
     def along(j: Array) -> tuple[Array, Array]:
-        return _derivative(lambda t: fn(x.at[j].add(t)), scale[j] / 4)
+        return _derivative(lambda t: fn(x.at[j].add(t)), scale[j] / 4, rounding)
 
     value, error = jax.lax.map(along, jnp.arange(len(x)))
     return jnp.moveaxis(value, 0, -1), jnp.moveaxis(error, 0, -1)
 
 
-def _derivative(fn: Callable[[Array], Array], largest: Array) -> tuple[Array, Array]:
+def _derivative(
+    fn: Callable[[Array], Array], largest: Array, rounding: Array | float
+) -> tuple[Array, Array]:
     steps = largest * 2.0 ** -jnp.arange(_LEVELS, dtype=largest.dtype)
     ends = jax.vmap(fn)(jnp.concatenate([steps, -steps]))
     high, low = ends[:_LEVELS], ends[_LEVELS:]
     shape = (_LEVELS,) + (1,) * (ends.ndim - 1)
     column = (high - low) / (2 * steps.reshape(shape))
-    noise = jnp.finfo(ends.dtype).eps * (jnp.abs(high) + jnp.abs(low)) / steps.reshape(shape)
+    size = jnp.maximum(jnp.abs(high) + jnp.abs(low), jnp.broadcast_to(rounding, high.shape))
+    noise = jnp.finfo(ends.dtype).eps * size / steps.reshape(shape)
     values, errors = [], []
     for j in range(1, _ORDERS):
         finer = column[1:] + (column[1:] - column[:-1]) / (4**j - 1)
