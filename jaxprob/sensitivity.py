@@ -148,7 +148,8 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     data = check_data_of(model, x, y, weights, offset)
 
     def of_one(theta: Array, problem: Problem) -> Array:
-        other = Problem(Rows(*data[:4]), None, None, model, False, None)
+        alone = model._replace(log_prior=None)
+        other = Problem(Rows(*data[:4]), None, None, alone, False, None)
         _, grad = other.value_and_grad(theta)  # of minus the log-likelihood
         w = jnp.where(problem.mask(), theta, 0.0)
         return jnp.vdot(grad, _factor(problem, theta).solve(w))

@@ -10,9 +10,11 @@ from sklearn.naive_bayes import BernoulliNB, CategoricalNB, GaussianNB, Multinom
 from tolerances import EPS
 
 import jaxprob as jp
+from jaxprob.many import restarts
 from jaxprob.models import naive_bayes as nb
 from jaxprob.models import softmax
 from jaxprob.numerics import moments
+from jaxprob.solvers.problem import Problem, Rows
 
 
 def weights_of(y, seed=0):
@@ -200,6 +202,23 @@ def test_what_has_no_maximum_says_so(x64):
     ]
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 12345.678])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_constant_feature_is_found_in_spite_of_rounding(dtype, value, shared):
+    rng = np.random.default_rng(0)
+    y = np.arange(70) % 2
+    x = rng.standard_normal((70, 2)).astype(dtype)
+    x[y == 1, 1] = value
+    if shared:
+        x[y == 0, 1] = value / 2
+    found = jp.fit(nb.model(2, nb.Gaussian(shared_scale=shared)), x, y)
+    assert jp.Status(int(found.status)).name == "COLLAPSED"
+    x[0, 1] += 1e-3 * max(abs(value), 1.0)
+    x[1, 1] += 1e-3 * max(abs(value), 1.0)
+    found = jp.fit(nb.model(2, nb.Gaussian(shared_scale=shared)), x, y)
+    assert jp.Status(int(found.status)).name == "CONVERGED"
+
+
 def test_what_the_model_does_not_know():
     model = nb.model(2, nb.Categorical(3))
     found = jp.fit(model, [[0.0], [1.0], [1.0]], [0, 0, 1])
@@ -218,6 +237,31 @@ def test_a_smoothed_fit_is_the_maximum_a_posteriori(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-7),
                  ours.params, other.params)  # fmt: skip
     np.testing.assert_allclose(ours.log_likelihood, other.log_likelihood, rtol=1e-10)
+
+
+def test_parts_of_the_rows_have_their_share_of_the_prior(x64):
+    x, y = (jnp.asarray(a) for a in load_iris(return_X_y=True))
+    model = nb.model(3, nb.Gaussian(prior_count=5.0, prior_scale=2.0), smoothing=3.0)
+    problem = Problem(Rows(x, y.astype(jnp.int32), None, None), None, None, model, False, None)
+    theta = jnp.asarray(np.random.default_rng(0).normal(size=problem.num_params()))
+    whole = problem.value_and_grad(theta)
+    parts = [problem.part(i, 3).value_and_grad(theta) for i in range(3)]
+    rows = jnp.arange(150).reshape(3, 50)
+    some = [problem.rows(i, jnp.ones(50, bool)).value_and_grad(theta) for i in rows]
+    for pieces in (parts, some):
+        for a, *b in zip(whole, *pieces, strict=True):
+            np.testing.assert_allclose(sum(b), a, rtol=1e-12, atol=1e-9)
+    hess = sum(problem.part(i, 3).curvature(theta) for i in range(3))
+    np.testing.assert_allclose(hess, problem.curvature(theta), rtol=1e-12, atol=1e-9)
+
+
+def test_the_best_of_several_starts_counts_the_prior(x64):
+    x, y = load_iris(return_X_y=True)
+    model = nb.model(3, nb.Gaussian(prior_count=5.0), smoothing=2.0)
+    found = restarts(model, x, y, jax.random.key(0), num_starts=3, solver=jp.solvers.newton())
+    value = model.log_likelihood(found.best.params, jnp.asarray(x), jnp.asarray(y))
+    expected = -float(value) - float(model.log_prior(found.best.params))
+    np.testing.assert_allclose(found.objective.min(), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [

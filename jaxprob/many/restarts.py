@@ -146,7 +146,7 @@ def _objective(fits: Fit, x: Array, y: Array) -> Array:
     def penalty(theta: Array, l2: Array | None, l1: Array | None) -> Array:
         problem = Problem(Rows(x, y, None, None), l2, l1, fits.model, False, None)
         ridge = 0.0 if l2 is None else l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
-        return ridge + problem.penalty(theta)
+        return ridge + problem.penalty(theta) - problem.log_prior(theta)
 
     theta = jax.vmap(lambda params: ravel_pytree(params)[0])(fits.params)
     return jax.vmap(penalty)(theta, fits.l2, fits.l1) - fits.log_likelihood

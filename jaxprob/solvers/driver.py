@@ -173,7 +173,7 @@ def checked(problem: Problem, state: State, lacks_class: Array) -> State:
     old = state.evidence
     status = jnp.where(lacks_class, jnp.int32(Status.CLASS_ABSENT), old.status)
     status = jnp.where(finite, status, jnp.int32(infinite))
-    gap = jnp.where(lacks_class, jnp.inf, old.gap)
+    gap = jnp.where(lacks_class | ~finite, jnp.inf, old.gap)
     return state._replace(evidence=old._replace(status=status, gap=gap))
 
 

@@ -72,7 +72,7 @@ def block_bytes(x: Any, shards: Shards | None) -> int | None:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["data", "l2", "l1"],
+    data_fields=["data", "l2", "l1", "prior_share"],
     meta_fields=["model", "penalised", "shards", "block_bytes", "firth"],
 )
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ class Problem:
     block_bytes: int | None = None
     """In what blocks to read the rows, see `jaxprob.numerics.fused_pass`."""
     firth: bool = False
+    prior_share: Array | None = None
+    """Of the log-prior, that counts where the rows are some of all; all of it where None."""
 
     @property
     def certificates(self) -> Certificates | None:
@@ -193,7 +195,8 @@ class Problem:
         """The logarithm of the model's prior (), up to a constant; zero where it has none."""
         if self.model.log_prior is None:
             return jnp.zeros((), theta.dtype)
-        return self.model.log_prior(self.unravel(theta))
+        value = self.model.log_prior(self.unravel(theta))
+        return value if self.prior_share is None else self.prior_share * value
 
     def closed_form(self, theta: Array) -> tuple[Array, Array, Array, Array, Array]:
         """Where the model's formula says that the maximum is: theta, value, gradient there.
@@ -301,7 +304,7 @@ class Problem:
         return jax.tree.map(cast, self)
 
     def sample(self, num_rows: int, num_parts: int) -> "Problem":
-        """The problem on about so many rows, l2 scaled down as they are.
+        """The problem on about so many rows, l2 and prior scaled down as they are.
 
         One row is drawn at random from each of as many stretches of rows, under a fixed seed, so
         that neither sorted nor periodic data lead astray. Each `part` of them is such a sample too.
@@ -316,7 +319,7 @@ class Problem:
         return self._some(lambda data: _take(data, index), index.size / total)
 
     def part(self, i: Array | int, num_parts: int) -> "Problem":
-        """The problem on one of so many stretches of rows, l2 scaled down."""
+        """The problem on one of so many stretches of rows, l2 and prior scaled down."""
         size = self.rows_per_device() // num_parts
 
         def stretch(a: Array) -> Array:
@@ -336,17 +339,28 @@ class Problem:
             take = jax.shard_map(
                 take, mesh=self.shards.mesh, in_specs=(rows,), out_specs=rows, check_vma=False
             )
-        l2 = None if self.l2 is None else self.l2 * share
-        return replace(self, data=take(self.data), l2=l2)
+        return replace(self, data=take(self.data), **self._scaled(share))
+
+    def _scaled(self, share: Array | float) -> dict[str, Array | None]:
+        """What belongs to all rows, for a share of them."""
+        dtype = self.data.x.dtype
+        so_far = 1.0 if self.prior_share is None else self.prior_share
+        return {
+            "l2": None if self.l2 is None else self.l2 * share,
+            "prior_share": jnp.asarray(so_far * share, dtype) if self.model.log_prior else None,
+        }
 
     def rows(self, index: Array, live: Array) -> "Problem":
-        """The problem on the rows of an index, those not live without weight; l2 scaled down."""
+        """The problem on the rows of an index, those not live without weight.
+
+        With l2 and prior scaled down.
+        """
         data = _take(self.data, index)
         weights = live.astype(data.x.dtype)
         weights = weights if data.weights is None else weights * data.weights
         share = jnp.sum(live) / self.data.x.shape[0]
-        l2 = None if self.l2 is None else self.l2 * share
-        return replace(self, data=data._replace(weights=weights), l2=l2, shards=None)
+        data = data._replace(weights=weights)
+        return replace(self, data=data, shards=None, **self._scaled(share))
 
 
 @lru_cache(maxsize=256)
