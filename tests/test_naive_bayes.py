@@ -211,11 +211,13 @@ def test_a_constant_feature_is_found_in_spite_of_rounding(dtype, value, shared):
     x[y == 1, 1] = value
     if shared:
         x[y == 0, 1] = value / 2
-    found = jp.fit(nb.model(2, nb.Gaussian(shared_scale=shared)), x, y)
+    model, weights = nb.model(2, nb.Gaussian(shared_scale=shared)), rng.exponential(size=70)
+    weights = weights.astype(dtype)
+    found = jp.fit(model, x, y, weights=weights)
     assert jp.Status(int(found.status)).name == "COLLAPSED"
     x[0, 1] += 1e-3 * max(abs(value), 1.0)
     x[1, 1] += 1e-3 * max(abs(value), 1.0)
-    found = jp.fit(nb.model(2, nb.Gaussian(shared_scale=shared)), x, y)
+    found = jp.fit(model, x, y, weights=weights)
     assert jp.Status(int(found.status)).name == "CONVERGED"
 
 
