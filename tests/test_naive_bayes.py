@@ -221,6 +221,19 @@ def test_a_constant_feature_is_found_in_spite_of_rounding(dtype, value, shared):
     assert jp.Status(int(found.status)).name == "CONVERGED"
 
 
+def test_a_value_that_never_occurs_is_found_in_spite_of_rounding(dtype):
+    rng = np.random.default_rng(0)
+    y, x = np.arange(700) % 2, rng.integers(0, 2, (700, 4)).astype(dtype)
+    x[y == 1, 2] = 1.0
+    for seed in range(5):
+        weights = np.random.default_rng(seed).exponential(size=700).astype(dtype)
+        found = jp.fit(nb.model(2, nb.Bernoulli(smoothing=0.0)), x, y, weights=weights)
+        assert jp.Status(int(found.status)).name == "SEPARATED"
+        direction = np.zeros((2, 4))
+        direction[1, 2] = 1.0
+        np.testing.assert_array_equal(found.direction.features[0].logits, direction)
+
+
 def test_what_the_model_does_not_know():
     model = nb.model(2, nb.Categorical(3))
     found = jp.fit(model, [[0.0], [1.0], [1.0]], [0, 0, 1])

@@ -70,7 +70,7 @@ class Counts(NamedTuple):
     """What the discrete families need to know of the examples."""
 
     weight: Array  # (K,) N
-    count: Array  # (K, d) or (K, ΣM)
+    count: Array  # (K, d), (K, 2, d) or (K, ΣM)
     constant: Array  # () Σ of what does not depend on parameters, nats
 
 
@@ -330,8 +330,9 @@ class Bernoulli:
         return jnp.zeros(x.shape[0], x.dtype)
 
     def statistics(self, x: Array, member: Array) -> Counts:
-        """The counts of ones."""
-        return Counts(total(member), rmatvec(x, member), jnp.zeros((), x.dtype))
+        """The counts of zeros and of ones; as a difference, none would be a few by rounding."""
+        both = jnp.stack([rmatvec(1 - x, member), rmatvec(x, member)], axis=1)
+        return Counts(total(member), both, jnp.zeros((), x.dtype))
 
     def merge(self, a: Counts, b: Counts) -> Counts:
         """The sum."""
@@ -343,7 +344,7 @@ class Bernoulli:
         return jnp.sum(ones * log_sigmoid(params.logits) + zeros * log_sigmoid(-params.logits))
 
     def _both(self, known: Counts) -> tuple[Array, Array]:
-        return known.count, known.weight[:, None] - known.count
+        return known.count[:, 1], known.count[:, 0]
 
     def grad(self, params: Logits, statistics: Counts) -> Logits:
         """Equation 3.4."""
