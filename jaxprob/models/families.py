@@ -282,8 +282,31 @@ class Gaussian:
         return params.mean[y] + scale[y] * noise
 
 
+class _Counted:
+    """What the discrete families share."""
+
+    smoothing: float
+
+    @property
+    def smoothed(self) -> bool:
+        """Whether α is positive."""
+        return self.smoothing > 0
+
+    def width(self, params: Logits) -> int:
+        """As many as logits."""
+        return params.logits.shape[1]
+
+    def constant(self, x: Array) -> Array:
+        """None."""
+        return jnp.zeros(x.shape[0], x.dtype)
+
+    def merge(self, a: Counts, b: Counts) -> Counts:
+        """The sum."""
+        return Counts(a.weight + b.weight, a.count + b.count, a.constant + b.constant)
+
+
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(_Counted):
     """Features that are 0 or 1, independent within a class (3.4).
 
     Attributes:
@@ -296,11 +319,6 @@ class Bernoulli:
 
     expected = "zeros and ones"
 
-    @property
-    def smoothed(self) -> bool:
-        """Whether α is positive."""
-        return self.smoothing > 0
-
     def valid(self, x: Any, xp: Any) -> Any:
         """(n, d)."""
         return (x == 0) | (x == 1)
@@ -308,10 +326,6 @@ class Bernoulli:
     def init(self, num_features: int, num_classes: int, dtype: Any) -> Logits:
         """Halves."""
         return Logits(jnp.zeros((num_classes, num_features), dtype))
-
-    def width(self, params: Logits) -> int:
-        """As many as logits."""
-        return params.logits.shape[1]
 
     def names(self, columns: list[str]) -> list[list[str]]:
         """Logits of a one."""
@@ -325,18 +339,10 @@ class Bernoulli:
         """(n, K)."""
         return x @ params.logits.T + jnp.sum(log_sigmoid(-params.logits), axis=1)[None, :]
 
-    def constant(self, x: Array) -> Array:
-        """None."""
-        return jnp.zeros(x.shape[0], x.dtype)
-
     def statistics(self, x: Array, member: Array) -> Counts:
         """The counts of zeros and of ones; as a difference, none would be a few by rounding."""
         both = jnp.stack([rmatvec(1 - x, member), rmatvec(x, member)], axis=1)
         return Counts(total(member), both, jnp.zeros((), x.dtype))
-
-    def merge(self, a: Counts, b: Counts) -> Counts:
-        """The sum."""
-        return Counts(a.weight + b.weight, a.count + b.count, a.constant + b.constant)
 
     def log_likelihood(self, params: Logits, statistics: Counts) -> Array:
         """Equation 3.4."""
@@ -380,7 +386,7 @@ class Bernoulli:
 
 
 @dataclass(frozen=True)
-class Multinomial:
+class Multinomial(_Counted):
     """Counts of d things, such as words of a text, given how many there are in all (3.4).
 
     Attributes:
@@ -393,11 +399,6 @@ class Multinomial:
 
     expected = "counts, of at least 0"
 
-    @property
-    def smoothed(self) -> bool:
-        """Whether α is positive."""
-        return self.smoothing > 0
-
     def valid(self, x: Any, xp: Any) -> Any:
         """(n, d)."""
         return x >= 0
@@ -405,10 +406,6 @@ class Multinomial:
     def init(self, num_features: int, num_classes: int, dtype: Any) -> Logits:
         """Even ones."""
         return Logits(jnp.zeros((num_classes, num_features), dtype))
-
-    def width(self, params: Logits) -> int:
-        """As many as logits."""
-        return params.logits.shape[1]
 
     def names(self, columns: list[str]) -> list[list[str]]:
         """One logit each."""
@@ -431,10 +428,6 @@ class Multinomial:
         """The counts in each class."""
         constant = jnp.vdot(total(member.T), self.constant(x))
         return Counts(total(member), rmatvec(x, member), constant)
-
-    def merge(self, a: Counts, b: Counts) -> Counts:
-        """The sum."""
-        return Counts(a.weight + b.weight, a.count + b.count, a.constant + b.constant)
 
     def log_likelihood(self, params: Logits, statistics: Counts) -> Array:
         """Equation 3.4."""
@@ -465,7 +458,7 @@ class Multinomial:
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(_Counted):
     """Features with a few values 0, ..., M - 1 each, independent within a class (3.4).
 
     A value that no example has gets its share by the smoothing. One beyond M - 1 has density 0.
@@ -481,11 +474,6 @@ class Categorical:
     smoothing: float = 1.0
 
     expected = "integers from 0 up to the number of categories less 1"
-
-    @property
-    def smoothed(self) -> bool:
-        """Whether α is positive."""
-        return self.smoothing > 0
 
     def _sizes(self, num_features: int) -> np.ndarray:
         """(d,) M_j."""
@@ -559,10 +547,6 @@ class Categorical:
         none = jnp.zeros((x.shape[0], table.shape[1]), table.dtype)
         return jax.lax.fori_loop(0, x.shape[1], with_column, none)
 
-    def constant(self, x: Array) -> Array:
-        """None."""
-        return jnp.zeros(x.shape[0], x.dtype)
-
     def statistics(self, x: Array, member: Array) -> Counts:
         """The counts of each value."""
         index, size = self._index(x).T, int(self._sizes(x.shape[1]).sum())
@@ -573,10 +557,6 @@ class Categorical:
         none = jnp.zeros((size, member.shape[1]), member.dtype)
         count = jax.lax.fori_loop(0, x.shape[1], with_column, none)
         return Counts(total(member), count.T, jnp.zeros((), x.dtype))
-
-    def merge(self, a: Counts, b: Counts) -> Counts:
-        """The sum."""
-        return Counts(a.weight + b.weight, a.count + b.count, a.constant + b.constant)
 
     def log_likelihood(self, params: Logits, statistics: Counts) -> Array:
         """Equation 3.4."""

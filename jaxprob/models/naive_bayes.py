@@ -574,9 +574,8 @@ def model(num_classes: int, features: Any = None, *, smoothing: float = 0.0) -> 
 _REASONS = (
     (Status.SEPARATED, "a value never occurs in a class, so its logit runs off; add smoothing"),
     (Status.CLASS_ABSENT, "a class has no example of positive weight; add smoothing, or drop it"),
-    (Status.COLLAPSED, "a Gaussian feature is constant within a class; add prior_count, or drop "
-     "it"),
-)  # fmt: skip
+    (Status.COLLAPSED, "a Gaussian feature is constant within a class; add prior_count"),
+)
 
 
 def _joint(params: Params, x: Array, features: tuple[Family, ...]) -> Array:
