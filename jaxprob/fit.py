@@ -173,7 +173,9 @@ def fit(
     """Fit a model by (penalised) maximum likelihood, and prove how good the fit is.
 
     Minimises -Σ_i c_i log p(y_i|x_i) + l2/2 ‖w‖² + l1 ‖w‖₁ over the parameters, the penalties on
-    those that the model calls penalised (weights, not bias). l2 is 1/C of scikit-learn.
+    those that the model calls penalised (weights, not bias). l2 is 1/C of scikit-learn. The
+    logarithm of a model's own prior, such as the smoothing of naive Bayes, is added to the
+    likelihood; models of x and y together have the joint density in place of p(y|x).
 
     Works inside `jax.jit`, `jax.vmap` and `jax.grad`; derivatives with respect to x, weights,
     offset and penalties are those of the optimum, by the implicit function theorem. Arrays sharded
