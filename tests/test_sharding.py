@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from tolerances import SAME_SUM
 
 pytestmark = pytest.mark.slow  # a process of its own, which compiles a dozen fits
 
@@ -136,7 +137,8 @@ def test_a_fit_of_spread_rows_is_that_of_one_device(answers, name, how):
 @pytest.mark.parametrize("name", ["lbfgs", "proximal", "closed form"])
 def test_the_other_solvers_on_spread_rows(answers, name):
     one, two = answers[f"{name}, single"], answers[f"{name}, eager auto"]
-    assert_same_fit(one, two, atol=error(one) + error(two))
+    rounding = SAME_SUM["float64"]  # all there is where the maximum is a formula
+    assert_same_fit(one, two, atol=error(one) + error(two) + rounding)
 
 
 if __name__ == "__main__":
