@@ -19,7 +19,7 @@ from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.passes import count
 from jaxprob.report import Report, report
-from jaxprob.solvers.closed_form import closed_form
+from jaxprob.solvers.closed_form import ClosedForm, closed_form
 from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
 from jaxprob.solvers.jeffreys import half_log_det
 from jaxprob.solvers.lbfgs import lbfgs
@@ -394,6 +394,12 @@ def check_solver(solver: Solver, problem: Problem) -> Solver:
         raise TypeError(
             f"solver: expected one of jaxprob.solvers, such as newton(), got {solver!r}"
         )
+    if isinstance(solver, ClosedForm) and (problem.model.closed_form is None or problem.firth):
+        what = "Firth's penalty" if problem.firth else problem.model.name
+        raise ValueError(
+            f"solver: there is no formula for the maximum with {what}; leave solver out, or pass "
+            "jaxprob.solvers.newton()"
+        )
     if problem.l1 is not None and not getattr(solver, "takes_l1", False):
         raise ValueError(
             f"solver: l1 has no gradient, so it needs jaxprob.solvers.proximal(), got {solver!r}"
@@ -401,18 +407,30 @@ def check_solver(solver: Solver, problem: Problem) -> Solver:
     return solver
 
 
+def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver:
+    """The solver for problems that may be many, or small, where the user named none.
+
+    Args:
+        model: what is fitted.
+        has_l1: whether there is an l1 penalty.
+        firth: whether there is Firth's.
+
+    Returns:
+        A solver.
+    """
+    if has_l1:
+        return proximal()
+    return newton() if model.closed_form is None or firth else closed_form()
+
+
 def _choose(problem: Problem, traced: bool) -> list[Solver]:
     """Solvers to try in turn, the fastest for the shape of the data first."""
-    if problem.l1 is not None:
-        return [proximal()]
+    default = default_solver(problem.model, has_l1=problem.l1 is not None, firth=problem.firth)
     n, d = problem.data.x.shape
-    if problem.firth:
-        return [newton()]
-    if problem.model.closed_form is not None:
-        return [closed_form()]
-    if traced or n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK:
-        return [newton()]
-    return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), newton()]
+    is_small = n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK
+    if traced or is_small or problem.firth or default != newton():
+        return [default]
+    return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), default]
 
 
 def solve(problem: Problem) -> Outcome:

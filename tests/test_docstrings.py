@@ -16,6 +16,7 @@ MODULES = [
 INTERNAL = {
     "jaxprob.data.checks",
     "jaxprob.fit.check_solver",
+    "jaxprob.fit.default_solver",
     "jaxprob.fit.outcome_of",
     "jaxprob.fit.check_data_of",
     "jaxprob.fit.check_firth",

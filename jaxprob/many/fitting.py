@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jax.core import Tracer, eval_context
 
-from jaxprob.fit import Fit
+from jaxprob.fit import Fit, default_solver
 from jaxprob.many.arguments import make_lanes
-from jaxprob.many.running import default_solver, run
+from jaxprob.many.running import run
 from jaxprob.models.base import Model
 from jaxprob.solvers.driver import Solver
 

@@ -20,9 +20,9 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from jaxprob.compilation import eager_jit
-from jaxprob.fit import Fit, solve
+from jaxprob.fit import Fit, default_solver, solve
 from jaxprob.many.lanes import Lanes, mesh_of, with_parts
-from jaxprob.many.running import Interrupted, LanesSource, default_solver, run
+from jaxprob.many.running import Interrupted, LanesSource, run
 from jaxprob.many.schedule import Run
 from jaxprob.models.base import Bind, Status
 from jaxprob.solvers.driver import Solver

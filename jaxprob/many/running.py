@@ -12,12 +12,9 @@ from jax import Array
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.lanes import Found, Lanes, with_parts
 from jaxprob.many.schedule import Run, default_budget, in_blocks, in_phases, layout, smaller
-from jaxprob.models.base import Model, Status
-from jaxprob.solvers.closed_form import closed_form
+from jaxprob.models.base import Status
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.newton import newton
 from jaxprob.solvers.problem import Problem
-from jaxprob.solvers.proximal import proximal
 
 _SOME = 256  # lanes, of which the mean is where all start
 _WORTH_A_FIT = 32  # lanes, from which on a fit of their mean is made
@@ -43,13 +40,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, fits: Fit) -> None:
         super().__init__("interrupted; the lanes that were finished are in .fits of this exception")
         self.fits = fits
-
-
-def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver:
-    """The solver for lanes whose user named none."""
-    if has_l1:
-        return proximal()
-    return newton() if model.closed_form is None or firth else closed_form()
 
 
 def run(

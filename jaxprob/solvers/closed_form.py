@@ -22,7 +22,7 @@ from jaxprob.solvers.problem import Known, Problem
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
-class ClosedFormSolver:
+class ClosedForm:
     """`closed_form`, which has no settings."""
 
     max_steps = 0
@@ -41,7 +41,7 @@ class ClosedFormSolver:
 
     def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
         """All there is to do."""
-        theta, value, grad, status, direction = problem.closed_form(theta)
+        theta, value, grad, status, direction = problem.closed_form()
         exact = status == Status.CONVERGED
         gap = jnp.where(exact, 0.0, jnp.inf).astype(theta.dtype)
         return State(theta, value, grad, Evidence(status, gap, direction), None)
@@ -58,7 +58,7 @@ class ClosedFormSolver:
         return state
 
 
-def closed_form() -> ClosedFormSolver:
+def closed_form() -> ClosedForm:
     """The maximum as a formula, for models that have one: their default in `jaxprob.fit`.
 
     Returns:
@@ -68,4 +68,4 @@ def closed_form() -> ClosedFormSolver:
         >>> closed_form() == closed_form()
         True
     """
-    return ClosedFormSolver()
+    return ClosedForm()

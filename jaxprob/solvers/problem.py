@@ -13,7 +13,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxprob.models.base import Certificates, Model, value_and_grad
+from jaxprob.models.base import Certificates, ClosedForm, Model, value_and_grad
 from jaxprob.solvers.jeffreys import half_log_det
 
 _CORE_CACHE = 1 << 18  # bytes, of one core
@@ -198,44 +198,42 @@ class Problem:
         value = self.model.log_prior(self.unravel(theta))
         return value if self.prior_share is None else self.prior_share * value
 
-    def closed_form(self, theta: Array) -> tuple[Array, Array, Array, Array, Array]:
+    def closed_form(self) -> tuple[Array, Array, Array, Array, Array]:
         """Where the model's formula says that the maximum is: theta, value, gradient there.
 
         Then its status, and the direction along which there is none.
         """
         form = self.model.closed_form
-        assert form is not None
-
-        def of_rows(data: Rows, theta: Array) -> Any:
-            del theta
-            return form.statistics(*data[:3], **data.extras)
-
-        known = self._merged(of_rows, theta)
+        assert form is not None  # `fit` has checked the solver
+        known = self._statistics(form)
         made = form.estimate(known)
         value, grad = form.log_likelihood_and_grad(made.params, known)
         theta, direction = (ravel_pytree(tree)[0] for tree in (made.params, made.direction))
         value, grad = self.with_penalties(theta, -value, -ravel_pytree(grad)[0])
         return theta, value, grad, made.status, direction
 
-    def _merged(self, fn: Callable[[Rows, Array], Any], theta: Array) -> Any:
-        """The statistics of the rows, over the devices that hold them."""
-        if self.shards is None:
-            return fn(self.data, theta)
-        shards, form = self.shards, self.model.closed_form
-        assert form is not None
+    def _statistics(self, form: ClosedForm) -> Any:
+        """What the likelihood knows of the rows, over the devices that hold them."""
 
-        def local(data: Rows, theta: Array) -> Any:
-            every = jax.lax.all_gather(fn(data, theta), shards.axis)
-            parts = [jax.tree.map(lambda a, i=i: a[i], every) for i in range(shards.count)]
+        def of_rows(data: Rows) -> Any:
+            return form.statistics(*data[:3], **data.extras)
+
+        if self.shards is None:
+            return of_rows(self.data)
+        axis, count = self.shards.axis, self.shards.count
+
+        def local(data: Rows) -> Any:
+            every = jax.lax.all_gather(of_rows(data), axis)
+            parts = [jax.tree.map(lambda a, i=i: a[i], every) for i in range(count)]
             return reduce(form.merge, parts)
 
         return jax.shard_map(
             local,
-            mesh=shards.mesh,
-            in_specs=(PartitionSpec(shards.axis), PartitionSpec()),
+            mesh=self.shards.mesh,
+            in_specs=(PartitionSpec(axis),),
             out_specs=PartitionSpec(),
             check_vma=False,
-        )(self.data, theta)
+        )(self.data)
 
     def penalty(self, theta: Array) -> Array:
         """The l1 term ()."""
