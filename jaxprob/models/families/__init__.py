@@ -1,0 +1,16 @@
+"""Densities of a block of features, one for each class: the parts that naive Bayes is made of.
+
+Each is an exponential family, so what a maximum needs are sums over the examples, each of which may
+have a share in several classes.
+"""
+
+from jaxprob.models.families.discrete import Bernoulli as Bernoulli
+from jaxprob.models.families.discrete import Categorical as Categorical
+from jaxprob.models.families.discrete import Multinomial as Multinomial
+from jaxprob.models.families.discrete import curve as curve
+from jaxprob.models.families.discrete import score as score
+from jaxprob.models.families.family import Family as Family
+from jaxprob.models.families.family import check_columns as check_columns
+from jaxprob.models.families.family import check_families as check_families
+from jaxprob.models.families.family import columns_of as columns_of
+from jaxprob.models.families.gaussian import Gaussian as Gaussian
