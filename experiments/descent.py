@@ -50,7 +50,7 @@ def problems() -> dict[str, tuple[Model, Any, Any]]:
 def curvature(model: Model, x: Any, y: Any, params: Any) -> tuple[float, float]:
     """L, a bound on the Hessian's largest eigenvalue, and λ, its smallest at the parameters."""
     ones = jnp.concatenate([x, jnp.ones((len(x), 1))], axis=1)
-    share = 0.25 if model.labels.num_classes == 2 else 0.5  # of p(1 - p), of diag(p) - p pᵀ
+    share = 0.25 if len(np.unique(y)) == 2 else 0.5  # of p(1 - p), of diag(p) - p pᵀ
     bound = share * jnp.linalg.eigvalsh(ones.T @ ones)[-1] + L2
     problem = Problem(Rows(x, y, None, None), jnp.asarray(L2), None, model, True, None)
     theta = ravel_pytree(params)[0]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -171,7 +172,7 @@ def verify(data: Data, model: Model, l2: float) -> list[dict[str, Any]]:
     x, y = data.train.to_numpy()[:n, :d], data.train_y[:n]
     params = jp.fit(model, x, y, l2=l2).params
     rows = []
-    for derivative, report in reports(model, params, jax.numpy.asarray(x), jax.numpy.asarray(y)):
+    for derivative, report in reports(model, params, (jnp.asarray(x), jnp.asarray(y))):
         worst = max(report.checks, key=lambda c: (bool(c.fault), c.relative))
         rows.append(
             {
@@ -220,7 +221,7 @@ def strongest(fit: jp.Fit) -> tuple[int, int]:
 
 def _log_proba(fit: jp.Fit, features: pd.DataFrame) -> Any:
     assert fit.model.predict_log_proba is not None
-    return fit.model.predict_log_proba(fit.params, jax.numpy.asarray(features.to_numpy()))
+    return fit.model.predict_log_proba(fit.params, jnp.asarray(features.to_numpy()))
 
 
 def main() -> None:

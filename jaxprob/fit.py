@@ -14,13 +14,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxprob.compilation import eager_jit
 from jaxprob.data import Data, check_data, check_scalar, violations
-from jaxprob.models.base import Evidence, Model, Status
+from jaxprob.models.base import Evidence, Model, Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.passes import count
 from jaxprob.report import Report, report
 from jaxprob.solvers.closed_form import ClosedForm, closed_form
 from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
+from jaxprob.solvers.em import EM, em
 from jaxprob.solvers.jeffreys import half_log_det
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.newton import judge, newton
@@ -45,9 +46,14 @@ class Source(NamedTuple):
 
     model: Model
     x: Array
-    y: Array
+    y: Array | None
     weights: Array | None
     offset: Array | None
+
+    @property
+    def rows(self) -> Rows:
+        """The data."""
+        return Rows(*self[1:])
 
 
 @jax.tree_util.register_pytree_node_class
@@ -100,16 +106,19 @@ class Fit:
         """Minus the Hessian of the log-likelihood at the parameters (equations 1.10, 2.11)."""
         if self.kept_information is None:
             data = self._source("information")
-            value = _information(data.model, self.params, data.x, data.y, data.weights, data.offset)
+            value = _information(data.model, self.params, data.rows)
             object.__setattr__(self, "kept_information", value)
         return self.kept_information  # pyright: ignore[reportReturnType]
 
     @property
     def null_log_likelihood(self) -> Array:
-        """The log-likelihood () of the same model without its features, nats; NaN if joint."""
+        """The log-likelihood () of the same model without its features, nats.
+
+        NaN for a density of the features, joint or alone.
+        """
         if self.kept_null is None:
             data = self._source("null_log_likelihood")
-            value = _null(data.model, data.x, data.y, data.weights, data.offset)
+            value = _null(data.model, data.rows)
             object.__setattr__(self, "kept_null", value)
         return self.kept_null  # pyright: ignore[reportReturnType]
 
@@ -159,7 +168,7 @@ _LEAVES = tuple(f.name for f in fields(Fit))[:-4]
 def fit(
     model: Model,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     weights: Any = None,
     offset: Any = None,
@@ -175,7 +184,8 @@ def fit(
     Minimises -Σ_i c_i log p(y_i|x_i) + l2/2 ‖w‖² + l1 ‖w‖₁ over the parameters, the penalties on
     those that the model calls penalised (weights, not bias). l2 is 1/C of scikit-learn. The
     logarithm of a model's own prior, such as the smoothing of naive Bayes, is added to the
-    likelihood; models of x and y together have the joint density in place of p(y|x).
+    likelihood; models of x and y together have the joint density in place of p(y|x), and models of
+    x alone, such as mixtures, take no y.
 
     Works inside `jax.jit`, `jax.vmap` and `jax.grad`; derivatives with respect to x, weights,
     offset and penalties are those of the optimum, by the implicit function theorem. Arrays sharded
@@ -184,7 +194,7 @@ def fit(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features; a JAX or NumPy array, list, or DataFrame of any library.
-        y: (n,) labels 0..K-1, any integer dtype.
+        y: (n,) labels 0..K-1, any integer dtype; none for a density of x alone.
         weights: (n,) c_i ≥ 0 of the examples; one each where None.
         offset: added to the logits: (n,) for logistic, (n, K) for softmax regression.
         l2: () ≥ 0.
@@ -226,7 +236,7 @@ def fit(
         y,
         weights,
         offset,
-        num_classes=model.labels.num_classes,
+        num_classes=num_classes(model),
         extras=model.extras,
         offset_columns=model.offset_columns,
         features=model.features,
@@ -348,7 +358,7 @@ def check_data_of(model: Model, x: Any, y: Any, weights: Any = None, offset: Any
     Args:
         model: a Model.
         x: (n, d).
-        y: (n,).
+        y: (n,), or None.
         weights: (n,), or None.
         offset: as the model has it, or None.
 
@@ -360,7 +370,7 @@ def check_data_of(model: Model, x: Any, y: Any, weights: Any = None, offset: Any
         y,
         weights,
         offset,
-        num_classes=model.labels.num_classes,
+        num_classes=num_classes(model),
         extras=model.extras,
         offset_columns=model.offset_columns,
         features=model.features,
@@ -394,6 +404,11 @@ def check_solver(solver: Solver, problem: Problem) -> Solver:
         raise TypeError(
             f"solver: expected one of jaxprob.solvers, such as newton(), got {solver!r}"
         )
+    if isinstance(solver, EM) and problem.model.em is None:
+        raise ValueError(
+            f"solver: there is nothing latent in {problem.model.name} to expect; leave solver out, "
+            "or pass jaxprob.solvers.newton()"
+        )
     if isinstance(solver, ClosedForm) and (problem.model.closed_form is None or problem.firth):
         what = "Firth's penalty" if problem.firth else problem.model.name
         raise ValueError(
@@ -420,7 +435,11 @@ def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver
     """
     if has_l1:
         return proximal()
-    return newton() if model.closed_form is None or firth else closed_form()
+    if firth:
+        return newton()
+    if model.closed_form is not None:
+        return closed_form()
+    return newton() if model.em is None else em()
 
 
 def _choose(problem: Problem, traced: bool) -> list[Solver]:
@@ -533,7 +552,7 @@ def _traced(
     result: Result = found._replace(theta=theta, evidence=evidence, num_steps=steps)
     data, model = problem.data, problem.model
     params = problem.unravel(theta)
-    settings = {"num_classes": model.labels.num_classes, "features": model.features}
+    settings = {"num_classes": num_classes(model), "features": model.features}
     bad = violations(*data, **settings)
     status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), result.evidence.status)
     penalties = [p for p in (problem.l2, problem.l1) if p is not None]
@@ -541,12 +560,12 @@ def _traced(
     invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid
     status = jnp.where(invalid, jnp.int32(Status.INVALID_INPUT), status)
     outcome = outcome_of(problem, result)._replace(
-        log_likelihood=model.log_likelihood(params, *data[:3], **data.extras)
+        log_likelihood=model.log_likelihood(params, *data.examples, data.weights, **data.extras)
     )
     evidence = result.evidence._replace(status=status)
     outcome = outcome._replace(result=outcome.result._replace(evidence=evidence))
     information = problem.information(theta)
-    null = _null(model, *data)
+    null = _null(model, data)
     return _report(problem, outcome, feature_names, None, information, null)
 
 
@@ -598,21 +617,20 @@ def _exact_evidence(solver: Solver, problem: Problem, result: Result) -> Evidenc
 
 
 @partial(jax.jit, static_argnums=0)
-def _information(
-    model: Model, params: Any, x: Array, y: Array, weights: Array | None, offset: Array | None
-) -> Array:
-    problem = Problem(Rows(x, y, weights, offset), None, None, model, False, None)
+def _information(model: Model, params: Any, rows: Rows) -> Array:
+    problem = Problem(rows, None, None, model, False, None)
     return problem.information(ravel_pytree(params)[0])
 
 
 @partial(jax.jit, static_argnums=0)
-def _null(model: Model, x: Array, y: Array, weights: Array | None, offset: Array | None) -> Array:
-    if model.joint:
-        return jnp.full((), jnp.nan, x.dtype)
-    bare, rows = model._replace(certificates=None), Rows(x[:, :0], y, weights, offset)
+def _null(model: Model, rows: Rows) -> Array:
+    if model.joint or model.labels is None:
+        return jnp.full((), jnp.nan, rows.x.dtype)
+    bare, rows = model._replace(certificates=None), rows._replace(x=rows.x[:, :0])
     # Held fixed, the optimum leaves the derivative right: that of the likelihood vanishes there.
     fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)
-    theta = jnp.zeros(fixed.num_params(), x.dtype)
+    theta = jnp.zeros(fixed.num_params(), rows.x.dtype)
     if len(theta):
         theta = jax.lax.stop_gradient(run(newton(), fixed, theta).theta)
-    return model.log_likelihood(fixed.unravel(theta), *rows[:3], **rows.extras)
+    theta = fixed.unravel(theta)
+    return model.log_likelihood(theta, *rows.examples, rows.weights, **rows.extras)

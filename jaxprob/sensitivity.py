@@ -125,7 +125,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     Args:
         fit: converged, from `jaxprob.fit` or `jaxprob.fit_many`, with l2 and without l1.
         x: (m, d) features of the validation examples.
-        y: (m,) their labels.
+        y: (m,) their labels, None for a density of x alone.
         weights: (m,) of the validation examples.
         offset: (m,) or (m, K).
 
@@ -177,8 +177,7 @@ def _over_lanes(fit: Fit, fn: Callable[[Array, Problem], Any]) -> Any:
 def _call(fn: Callable[[Array, Problem], Any], fit: Fit) -> Any:
     source = fit.source
     assert isinstance(source, Source)
-    rows = Rows(source.x, source.y, source.weights, source.offset)
-    problem = Problem(rows, fit.l2, None, fit.model, False, None)
+    problem = Problem(source.rows, fit.l2, None, fit.model, False, None)
     return fn(ravel_pytree(fit.params)[0], problem)
 
 
@@ -198,15 +197,17 @@ def _scores(problem: Problem, theta: Array) -> Array:
     return jax.vmap(jax.grad(log_prob), (None, 0))(theta, _examples(problem))
 
 
-def _examples(problem: Problem) -> tuple[Array, ...]:
+def _examples(problem: Problem) -> tuple[tuple[Array, ...], Array | None]:
     data = problem.data
-    return data.x, data.y, *(a for a in (data.offset,) if a is not None)
+    return data.examples, data.offset
 
 
-def _log_prob(problem: Problem, theta: Array, example: tuple[Array, ...]) -> Array:
-    x, y, *offset = example
-    keywords = {"offset": offset[0]} if offset else {}
-    return problem.model.log_prob(problem.unravel(theta), x, y, **keywords)
+def _log_prob(
+    problem: Problem, theta: Array, example: tuple[tuple[Array, ...], Array | None]
+) -> Array:
+    values, offset = example
+    keywords = {} if offset is None else {"offset": offset}
+    return problem.model.log_prob(problem.unravel(theta), *values, **keywords)
 
 
 @jax.jit

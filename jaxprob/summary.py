@@ -240,7 +240,7 @@ def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
     if status is Status.CONVERGED and fit.model.closed_form is not None and gap == 0:
         return "the maximum is a formula; nothing but rounding is between it and this."
     if status is Status.CONVERGED:
-        return f"proved to be within {gap:.1e} nats of the maximum, after {steps}."
+        return f"{_known(fit)} within {gap:.1e} nats of {_maximum(fit)}, after {steps}."
     own = dict(fit.model.reasons)
     if status is Status.SEPARATED and status not in own:
         v = np.asarray(ravel_pytree(fit.direction)[0], np.float64)
@@ -264,5 +264,18 @@ def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
         Status.NON_FINITE: "the objective overflowed; scale the features.",
     }[status]
     if status in _RELIABLE and math.isfinite(gap):
-        words += f" Proved to be within {gap:.1e} nats of the maximum."
+        words += f" {_known(fit).capitalize()} within {gap:.1e} nats of {_maximum(fit)}."
     return words
+
+
+def _is_proved(fit: Fit) -> bool:
+    return fit.model.certificates is not None and not fit.firth
+
+
+def _known(fit: Fit) -> str:
+    return "proved to be" if _is_proved(fit) else "estimated to be"
+
+
+def _maximum(fit: Fit) -> str:
+    """What the gap is about: without latent variables there is one maximum."""
+    return "the maximum" if fit.model.em is None else "a maximum, which need not be the highest"

@@ -19,7 +19,7 @@ class Data(NamedTuple):
     """The data of a fit, checked."""
 
     x: Array  # (n, d) floating
-    y: Array  # (n,) int32
+    y: Array | None  # (n,) int32, None where there are no labels
     weights: Array | None  # (n,) of x's dtype
     offset: Array | None  # (n,) or (n, K) of x's dtype
     feature_names: tuple[str, ...] | None
@@ -46,7 +46,7 @@ def violations(
     weights: Any,
     offset: Any,
     *,
-    num_classes: int,
+    num_classes: int | None,
     features: Any = None,
     xp: Any = jnp,
 ) -> Violations:
@@ -54,10 +54,10 @@ def violations(
 
     Args:
         x: (n, d) floating.
-        y: (n,) labels of any dtype.
+        y: (n,) labels of any dtype, None where there are none.
         weights: (n,), or None.
         offset: (n,) or (n, K), or None.
-        num_classes: K.
+        num_classes: K, None where there are no labels.
         features: the `Features` of a model, None where it takes any finite numbers.
         xp: `jax.numpy`, or `numpy` for arrays of NumPy.
 
@@ -70,13 +70,14 @@ def violations(
     """
     no = xp.zeros((), bool)
     some = np.any if xp is np else _any
-    bad_x = _some_not_finite(x) if xp is np else xp.isnan(xp.sum(x * 0))  # 0 · inf is nan
+    known = xp.where(xp.isnan(x), 0, x) if features is not None and features.missing else x
+    bad_x = _some_not_finite(known) if xp is np else xp.isnan(xp.sum(known * 0))  # 0 · inf is nan
     if features is not None:
         bad_x = bad_x | ~features.valid(x, xp)
-    bad_y = xp.any((y < 0) | (y >= num_classes))
-    if jnp.issubdtype(y.dtype, jnp.floating):
+    bad_y = no if y is None else xp.any((y < 0) | (y >= num_classes))
+    if y is not None and jnp.issubdtype(y.dtype, jnp.floating):
         bad_y = bad_y | xp.any(y != xp.floor(y))
-    elif y.dtype == bool:
+    elif y is not None and y.dtype == bool:
         bad_y = no
     return Violations(
         x=bad_x,
@@ -108,7 +109,7 @@ def check_data(
     weights: Any = None,
     offset: Any = None,
     *,
-    num_classes: int,
+    num_classes: int | None,
     extras: tuple[str, ...] = (),
     offset_columns: int | None = None,
     features: Any = None,
@@ -121,10 +122,10 @@ def check_data(
 
     Args:
         x: (n, d) features.
-        y: (n,) labels 0..K-1.
+        y: (n,) labels 0..K-1, None for a model of x alone.
         weights: (n,), or None.
         offset: (n,) or (n, K), or None.
-        num_classes: K.
+        num_classes: K, None for a model of x alone.
         extras: the per-example keywords that the model takes; offset needs "offset" among them.
         offset_columns: None where an offset is (n,), K where it is (n, K).
         features: the `Features` of the model, None where it takes any finite numbers.
@@ -146,11 +147,13 @@ def check_data(
     x = check_array("x", x, shape="(n, d)", ndim=2)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.result_type(float))
-    y = check_array("y", y, shape="(n,)", ndim=1)
     n = x.shape[0]
     if n == 0:
         raise ValueError(f"x: expected at least one example, got shape {x.shape}")
-    check_length("y", y, n)
+    check_is_wanted(y, num_classes)
+    if y is not None:
+        y = check_array("y", y, shape="(n,)", ndim=1)
+        check_length("y", y, n)
     if weights is not None:
         weights = check_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
         check_length("weights", weights, n)
@@ -167,7 +170,7 @@ def check_data(
             meanwhile(Data(*shapes, feature_names=names))
 
     x, y, weights, offset = load(list(arrays), check=check, meanwhile=prepare)
-    return Data(x, _as_labels(y), weights, offset, names)
+    return Data(x, None if y is None else _as_labels(y), weights, offset, names)
 
 
 def _check_values(
@@ -176,7 +179,7 @@ def _check_values(
     weights: Any,
     offset: Any,
     *,
-    num_classes: int,
+    num_classes: int | None,
     features: Any,
     names: tuple[str, ...] | None,
 ) -> None:
@@ -214,6 +217,16 @@ def _as_labels(y: Array) -> Array:
     return y if y.dtype == jnp.int32 else y.astype(jnp.int32)
 
 
+def check_is_wanted(y: Any, num_classes: int | None) -> None:
+    """Raise a ValueError unless there are labels just where the model has them."""
+    if num_classes is None and y is not None:
+        raise ValueError(
+            f"y: expected none, since the model is a density of x alone, got {type(y).__name__}"
+        )
+    if num_classes is not None and y is None:
+        raise ValueError(f"y: expected labels 0..{num_classes - 1} of shape (n,), got None")
+
+
 def check_length(name: str, value: Any, n: int) -> None:
     """Raise a ValueError unless there is an entry for each of n examples."""
     if value.shape[0] != n:
@@ -233,19 +246,23 @@ def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | N
     return offset
 
 
-def _raise(found: Violations, data: Data, num_classes: int, features: Any) -> None:
+def _raise(found: Violations, data: Data, num_classes: int | None, features: Any) -> None:
     """Raise for the first violation, with the offending entry."""
     if found.x:
         x = np.asarray(data.x)
-        if np.all(np.isfinite(x)):
+        may_miss = features is not None and features.missing
+        bad = np.isinf(x) if may_miss else ~np.isfinite(x)
+        if not bad.any():
+            assert features is not None  # what else should be wrong
             raise ValueError(f"x: {features.expected(x, np)}")
-        row, column = np.argwhere(~np.isfinite(x))[0]
+        row, column = np.argwhere(bad)[0]
         name = "" if data.feature_names is None else f" ({data.feature_names[column]})"
         raise ValueError(
-            f"x: expected finite numbers, got {x[row, column]} in row {row}, column {column}{name}"
-            "; drop such rows, or fill them in"
+            f"x: expected finite numbers{' or NaN' if may_miss else ''}, got {x[row, column]} in "
+            f"row {row}, column {column}{name}; drop such rows, or fill them in"
         )
     if found.labels:
+        assert num_classes is not None  # else there are none
         y = np.asarray(data.y)
         bad = y[(y < 0) | (y >= num_classes) | (y != np.floor(y))][0]
         hint = "numpy.unique(y, return_inverse=True)[1] makes such labels"

@@ -7,6 +7,8 @@ from jaxprob.many.fitting import fit_many as fit_many
 from jaxprob.many.folds import folds as folds
 from jaxprob.many.groups import Groups as Groups
 from jaxprob.many.groups import fit_groups as fit_groups
+from jaxprob.many.mixtures import MixtureSearch as MixtureSearch
+from jaxprob.many.mixtures import mixture_search as mixture_search
 from jaxprob.many.path import Path as Path
 from jaxprob.many.path import path as path
 from jaxprob.many.path import penalties as penalties

@@ -12,7 +12,7 @@ from jax import Array
 from jaxprob.data import check_array, check_data, check_scalar
 from jaxprob.fit import check_firth
 from jaxprob.many.lanes import Lanes
-from jaxprob.models.base import Model
+from jaxprob.models.base import Model, num_classes
 from jaxprob.solvers.problem import Problem, Rows
 
 
@@ -65,10 +65,10 @@ def make_lanes(
         _check_own_offset(model, own["offset"])
     data = check_data(
         np.zeros((n, d), x.dtype) if "x" in own else shared["x"],
-        np.zeros(n, np.int32) if "y" in own else shared["y"],
+        np.zeros(n, np.int32) if "y" in own and model.labels is not None else given["y"],
         shared.get("weights"),
         shared.get("offset"),
-        num_classes=model.labels.num_classes,
+        num_classes=num_classes(model),
         extras=model.extras,
         offset_columns=columns,
         features=None if "x" in own else model.features,
@@ -84,7 +84,7 @@ def make_lanes(
             penalties[name] = check_scalar(name, shared[name], dtype=dtype)
     rows = Rows(
         None if "x" in own else data.x,  # pyright: ignore[reportArgumentType]
-        None if "y" in own else data.y,  # pyright: ignore[reportArgumentType]
+        None if "y" in own else data.y,
         data.weights,
         data.offset,
     )

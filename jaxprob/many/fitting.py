@@ -16,7 +16,7 @@ from jaxprob.solvers.driver import Solver
 def fit_many(
     model: Model,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     in_axes: Mapping[str, int | None] | None = None,
     weights: Any = None,
@@ -43,7 +43,7 @@ def fit_many(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features, or (B, n, d).
-        y: (n,) labels 0..K-1, or (B, n).
+        y: (n,) labels 0..K-1, or (B, n); none for a density of x alone.
         in_axes: for arguments by name, where the lane axis is if not the first, None for shared:
             `{"weights": 1}` for weights (n, B).
         weights: (n,) of the examples, or (B, n).
@@ -52,7 +52,7 @@ def fit_many(
         l1: () ≥ 0, or (B,).
         firth: whether to add Firth's penalty, as `jaxprob.fit` does; separated lanes are finite
             then.
-        solver: how to minimise; Newton's method where None, proximal Newton with l1.
+        solver: how to minimise; as the model has it where None, proximal Newton with l1.
         init: parameters to start from, or a tree of them with a lane axis.
         memory_budget: bytes that a block of lanes may take; a quarter of the device's where None.
         progress: whether to show a progress bar, if tqdm is installed; for runs of some seconds on

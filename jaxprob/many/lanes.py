@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxprob.compilation import EagerJit, eager_jit
 from jaxprob.data import violations
 from jaxprob.fit import outcome_of
-from jaxprob.models.base import Bind, Status
+from jaxprob.models.base import Bind, Status, num_classes
 from jaxprob.numerics.passes import total
 from jaxprob.solvers.driver import (
     Result,
@@ -194,7 +194,7 @@ def _first(
         data, evidence = problem.data, state.evidence
         rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
         model = problem.model
-        settings = {"num_classes": model.labels.num_classes, "features": model.features}
+        settings = {"num_classes": num_classes(model), "features": model.features}
         bad = violations(*rows, **settings)
         no_weight = total(problem.example_weights()) == 0
         status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), evidence.status)

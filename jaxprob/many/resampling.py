@@ -31,7 +31,7 @@ from jaxprob.models.base import Bind, Model, Status
 from jaxprob.report import flat_params, parameter_names
 from jaxprob.sensitivity import influence
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.problem import Problem, Rows
+from jaxprob.solvers.problem import Problem
 
 SCHEMES = ("multinomial", "poisson", "bayesian")
 METHODS = ("percentile", "basic", "bca")
@@ -210,7 +210,7 @@ def bootstrap(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels.
+        y: (n,) labels, None for a density of x alone.
         key: a typed PRNG key.
         num_replicates: B.
         scheme: "multinomial", "poisson" or "bayesian", see the module.
@@ -253,9 +253,8 @@ def bootstrap(
 def _problem(base: Fit) -> Problem:
     """The problem that a fit solved."""
     source: Any = base.source
-    rows = Rows(source.x, source.y, source.weights, source.offset)
     penalised = any(p is not None and float(p) > 0 for p in (base.l2, base.l1))
-    return Problem(rows, base.l2, base.l1, base.model, penalised, None)
+    return Problem(source.rows, base.l2, base.l1, base.model, penalised, None)
 
 
 def _resampled(
@@ -374,7 +373,7 @@ def jackknife(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels.
+        y: (n,) labels, None for a density of x alone.
         weights: (n,) of the examples.
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0.

@@ -6,6 +6,7 @@ was found says how far to trust it.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ def restarts(
     key: Array,
     *,
     num_starts: int = 10,
-    scale: float = 1.0,
+    scale: float | None = None,
     weights: Any = None,
     offset: Any = None,
     l2: Any = None,
@@ -86,10 +87,11 @@ def restarts(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels.
+        y: (n,) labels, None for a density of x alone.
         key: a typed PRNG key.
         num_starts: B.
-        scale: the standard deviation of the noise in each parameter.
+        scale: the standard deviation of the noise in each parameter; where None, none for models
+            that start elsewhere with every key, and 1 for others.
         weights: (n,) of the examples.
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0.
@@ -115,13 +117,21 @@ def restarts(
     check_key(key)
     if num_starts < 1:
         raise ValueError(f"num_starts: expected at least 1, got {num_starts}")
-    if not (math.isfinite(scale) and scale >= 0):
+    if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise ValueError(f"scale: expected a finite number of at least 0, got {scale}")
     data = check_data_of(model, x, y, weights, offset)
+    rows = Rows(*data[:4])
+
+    def own_start(key: Array) -> tuple[Array, Callable[[Array], Any]]:
+        return ravel_pytree(model.init(key, *rows.examples, weights=rows.weights))
+
+    if scale is None:
+        first, second = (own_start(key)[0] for key in jax.random.split(key))
+        scale = 1.0 if bool(jnp.all(first == second)) else 0.0
 
     def start(key: Array) -> Any:
         own, noise = jax.random.split(key)
-        flat, back = ravel_pytree(model.init(own, data.x, data.y))
+        flat, back = own_start(own)
         return back(flat + scale * jax.random.normal(noise, flat.shape, flat.dtype))
 
     fits = fit_many(
@@ -132,19 +142,19 @@ def restarts(
         offset=data.offset,
         l2=l2,
         l1=l1,
-        init=jax.vmap(start)(jax.random.split(key, num_starts)),
+        init=jax.jit(jax.vmap(start))(jax.random.split(key, num_starts)),
         solver=solver,
         memory_budget=memory_budget,
         progress=progress,
     )
-    return Restarts(fits, np.asarray(_objective(fits, data.x, data.y)))
+    return Restarts(fits, np.asarray(_objective(fits, rows)))
 
 
-def _objective(fits: Fit, x: Array, y: Array) -> Array:
+def _objective(fits: Fit, rows: Rows) -> Array:
     """(B,) minus the log-likelihood, plus the penalties."""
 
     def penalty(theta: Array, l2: Array | None, l1: Array | None) -> Array:
-        problem = Problem(Rows(x, y, None, None), l2, l1, fits.model, False, None)
+        problem = Problem(rows, l2, l1, fits.model, False, None)
         ridge = 0.0 if l2 is None else l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
         return ridge + problem.penalty(theta) - problem.log_prior(theta)
 

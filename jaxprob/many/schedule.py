@@ -13,12 +13,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprob.many import lanes as programs
 from jaxprob.many.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
-from jaxprob.models.base import Status
+from jaxprob.models.base import Status, num_classes
 from jaxprob.report import flat_params
 from jaxprob.solvers.driver import Solver
 
 _ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
 _SHARED_LANES = 64  # in such a block, or more: each forms the products of the columns anew
+_EXPECTED = 1 << 19  # the same, where no products of columns are formed
 _OWN_BYTES = 1 << 19  # of the data of a block of lanes that do not, on a CPU: its cache
 _BLOCK_ELEMENTS = 1 << 14  # of rows × lanes
 _LEAST_BLOCK = 64  # rows
@@ -95,7 +96,8 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
     data, own = lanes.base.data, lanes.own
     x = own.get("x", data.x)
     n, d = x.shape[-2:]
-    columns = max(1, num_params // max(1, d))
+    model = lanes.base.model
+    columns = model.columns or max(1, num_params // max(1, d))
     item = np.dtype(lanes.dtype).itemsize
     rows = n * (columns * _COPIES + (d if "x" in own else 1))
     bytes_each = item * (rows + 4 * num_params**2)
@@ -105,6 +107,8 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
         side = _GPU_LANES
     elif "x" in own:
         side = _OWN_BYTES // (item * n * (d + 2))
+    elif model.information is None:
+        side = _EXPECTED // (n * columns)
     else:
         side = max(_SHARED_LANES, _ELEMENTS // (n * columns))
     most = max(1, budget // (devices * bytes_each))
@@ -304,7 +308,7 @@ def _spread(shape: Shape) -> Any:
 def _work(lanes: Lanes) -> float:
     """Roughly the operations of a pass over the data of all lanes."""
     x = lanes.own.get("x", lanes.base.data.x)
-    return lanes.size * float(np.prod(x.shape[-2:])) * lanes.base.model.labels.num_classes
+    return lanes.size * float(np.prod(x.shape[-2:])) * (num_classes(lanes.base.model) or 1)
 
 
 def _blank(a: np.ndarray, size: int) -> np.ndarray:

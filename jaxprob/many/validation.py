@@ -4,6 +4,7 @@ The examples are dealt into K folds, R times over. For each repeat and fold, and
 penalties, a model is fitted to the other folds, as one lane of m R K, and scored on its own:
 
     log-likelihood    (1/C) Σ_i c_i log p(y_i|x_i), C = Σ_i c_i           in nats per example
+                      log p(x_i) for a density of x alone, which has no other score
     accuracy          (1/C) Σ_i c_i [y_i is the most probable class]
     Brier             (1/C) Σ_i c_i Σ_k (p_k(x_i) - [y_i = k])²           half of it for two classes
     calibration       in bins of the predicted probability, how often what was predicted is true:
@@ -166,7 +167,11 @@ class CrossValidation:
             + (f", {repeats} times" if repeats > 1 else "")
             + f": {int(self.used.sum()):,} of {self.used.size:,} fits converged"
         ]
-        error = np.atleast_1d(np.nanmean(np.asarray(self.scores.calibration.error()), (-2, -1)))
+        errors_of_folds = np.asarray(self.scores.calibration.error())
+        known = ~np.isnan(errors_of_folds)
+        with np.errstate(invalid="ignore"):
+            error = np.sum(np.where(known, errors_of_folds, 0.0), (-2, -1)) / known.sum((-2, -1))
+        error = np.atleast_1d(error)
         names = ("log_likelihood", "accuracy", "brier")
         means = [np.atleast_1d(self.mean(name)) for name in names]
         errors = np.atleast_1d(self.standard_error())
@@ -217,7 +222,7 @@ def cross_validate(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels.
+        y: (n,) labels, None for a density of x alone.
         key: a typed PRNG key, for dealing the examples into folds; None where `folds` is given.
         num_folds: K.
         repeats: R, how often they are dealt anew.
@@ -254,9 +259,11 @@ def cross_validate(
     data = check_data_of(model, x, y, weights, offset)
     if folds is None:
         options = {"num_folds": num_folds, "stratified": stratified, "groups": groups}
-        fold = assign(data.y, key, repeats=repeats, **options)  # pyright: ignore[reportArgumentType]
+        one_class = np.zeros(len(data.x), np.int32)
+        labels = one_class if data.y is None else data.y
+        fold = assign(labels, key, repeats=repeats, **options)  # pyright: ignore[reportArgumentType]
     else:
-        fold = _given_folds(folds, len(data.y))
+        fold = _given_folds(folds, len(data.x))
         repeats, num_folds = len(fold), int(fold.max()) + 1
     several = any(p is not None and np.ndim(p) > 0 for p in (l2, l1))
     base, tables, values = Problem(Rows(*data[:4]), None, None, model, False, None), {}, np.zeros(1)
@@ -338,7 +345,13 @@ def _score(
     def mean(a: Array) -> Array:
         return total(jnp.where(c > 0, c * a, 0.0)) / all_of_it
 
-    def of_one(params: Any) -> Scores:
+    def of_density(params: Any) -> Scores:
+        none, empty = jnp.full((), jnp.nan, c.dtype), jnp.zeros(num_bins, c.dtype)
+        each = jax.vmap(lambda *example: model.log_prob(params, *example))(*rows.examples)
+        return Scores(mean(each), none, none, Calibration(empty, empty / 0, empty / 0))
+
+    def of_classes(params: Any) -> Scores:
+        assert rows.y is not None
         log_p = model.predict_log_proba(params, rows.x, **keywords)  # pyright: ignore[reportOptionalCall]
         log_prob, squares, likely, predicted, true = _judged(log_p, rows.y)
         bin_of = jnp.clip(jnp.floor(predicted * num_bins).astype(jnp.int32), 0, num_bins - 1)
@@ -353,6 +366,7 @@ def _score(
             Calibration(weight, predicted / some, true / some),
         )
 
+    of_one = of_density if model.labels is None else of_classes
     return jax.lax.map(of_one, params, batch_size=_MODELS)
 
 

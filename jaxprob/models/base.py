@@ -82,6 +82,22 @@ class ClosedForm(NamedTuple):
     """(params, statistics) -> (), and a tree like the parameters."""
 
 
+class ExpectationMaximisation(NamedTuple):
+    """How an expected maximum follows from sums over the examples, given parameters."""
+
+    statistics: Callable[..., tuple[Array, Any]]
+    """(params, x, weights) -> the log-likelihood (), and sums of what is expected of each example,
+    which add up over parts of the examples."""
+    grad: Callable[[Any, Any], Any]
+    """(params, statistics) -> the gradient of the log-likelihood, a tree like the parameters."""
+    maximise: Callable[[Any, Any], tuple[Any, Array]]
+    """(params, statistics) -> the next parameters, and () int32 a Status: MAX_STEPS if it is fine
+    to go on from there."""
+    about: Callable[[Any, Any, Any], Any]
+    """(params, statistics, other params) -> the statistics as seen from the others: what differs is
+    from where they are measured, not what is expected."""
+
+
 class Features(NamedTuple):
     """What entries of x a model is defined for, beyond that they are finite."""
 
@@ -89,6 +105,8 @@ class Features(NamedTuple):
     """(x, xp) -> () bool, xp being `jax.numpy`, or `numpy` for arrays of NumPy."""
     expected: Callable[..., str]
     """(x, numpy) -> in words what was expected where, and what is there."""
+    missing: bool = False
+    """Whether NaN stands for an entry that was not observed."""
 
 
 class Labels(NamedTuple):
@@ -175,7 +193,8 @@ class Model(NamedTuple):
     """
 
     name: str
-    labels: Labels
+    labels: Labels | None
+    """What y is; None for a density of x alone, whose functions take no y."""
     init: Callable[..., Any]
     log_prob: Callable[..., Array]
     log_likelihood: Callable[..., Array]
@@ -200,12 +219,22 @@ class Model(NamedTuple):
     """params -> (), nats, up to a constant: added to the log-likelihood that a fit maximises."""
     closed_form: ClosedForm | None = None
     """The maximum, where it is a formula."""
+    em: ExpectationMaximisation | None = None
+    """The steps of expectation-maximisation, where there is something latent to expect."""
     parameter_names: Callable[..., tuple[str, ...]] | None = None
     """(params, names of the features or None) -> (p,); made from those of the leaves where None."""
+    columns: int | None = None
+    """How many numbers for each example a pass holds; as many as parameters for each feature where
+    None, as with logits."""
     joint: bool = False
     """Whether it is a density of x and y together: then there is no model without features."""
     reasons: tuple[tuple[Status, str], ...] = ()
     """What a status means for this model, where the general words say too little."""
+
+
+def num_classes(model: Model) -> int | None:
+    """How many labels there are, None for a density of x alone."""
+    return None if model.labels is None else model.labels.num_classes
 
 
 def value_and_grad(model: Model) -> Callable[..., tuple[Array, Any]]:

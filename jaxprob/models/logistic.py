@@ -50,13 +50,21 @@ class Params(NamedTuple):
     bias: Array | None
 
 
-def init(key: Array | None, x: Array, y: Array | None = None, *, bias: bool = True) -> Params:
+def init(
+    key: Array | None,
+    x: Array,
+    y: Array | None = None,
+    weights: Array | None = None,
+    *,
+    bias: bool = True,
+) -> Params:
     """Zeros: every probability is 1/2, and Newton's first step is a least-squares fit.
 
     Args:
         key: unused; every model's `init` takes one.
         x: (n, d) floating; only its width and dtype matter.
         y: unused.
+        weights: unused.
         bias: whether there is one.
 
     Returns:
@@ -66,7 +74,7 @@ def init(key: Array | None, x: Array, y: Array | None = None, *, bias: bool = Tr
         >>> init(None, jnp.ones((5, 2))).weights.tolist()
         [0.0, 0.0]
     """
-    del key, y
+    del key, y, weights
     return Params(jnp.zeros(x.shape[-1], x.dtype), jnp.zeros((), x.dtype) if bias else None)
 
 

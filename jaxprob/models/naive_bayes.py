@@ -60,6 +60,7 @@ def init(
     key: Array | None,
     x: Array,
     y: Array | None = None,
+    weights: Array | None = None,
     *,
     num_classes: int,
     features: tuple[Family, ...],
@@ -70,6 +71,7 @@ def init(
         key: unused; every model's `init` takes one.
         x: (n, d) floating; only its width and dtype matter.
         y: unused.
+        weights: unused.
         num_classes: K.
         features: families of blocks of columns.
 
@@ -83,7 +85,7 @@ def init(
         >>> init(None, jnp.ones((5, 2)), num_classes=3, features=(Gaussian(),)).class_logits.shape
         (3,)
     """
-    del key, y
+    del key, y, weights
     check_columns(features, x.shape[-1])
     widths = [columns_of(family, x).shape[-1] for family in features]
     parts = [

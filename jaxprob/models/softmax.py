@@ -61,6 +61,7 @@ def init(
     key: Array | None,
     x: Array,
     y: Array | None = None,
+    weights: Array | None = None,
     *,
     num_classes: int,
     parameterisation: str = "reference",
@@ -72,6 +73,7 @@ def init(
         key: unused; every model's `init` takes one.
         x: (n, d) floating; only its width and dtype matter.
         y: unused.
+        weights: unused.
         num_classes: K.
         parameterisation: "reference" or "symmetric".
         bias: whether there are biases.
@@ -83,7 +85,7 @@ def init(
         >>> init(None, jnp.ones((5, 2)), num_classes=3).weights.shape
         (2, 2)
     """
-    del key, y
+    del key, y, weights
     rows = num_classes - (parameterisation == "reference")
     return Params(
         jnp.zeros((rows, x.shape[-1]), x.dtype), jnp.zeros(rows, x.dtype) if bias else None

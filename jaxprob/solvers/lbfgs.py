@@ -134,7 +134,7 @@ class LBFGS:
         n, d = problem.data.x.shape
         rows = _ROWS_PER_PARAM * (d + 1) if self.sample_rows is None else self.sample_rows
         sample = problem.sample(rows, _PARTS)
-        ratio = jnp.asarray(n / len(sample.data.y), theta.dtype)
+        ratio = jnp.asarray(n / len(sample.data.x), theta.dtype)
         sample = sample if self.sample_dtype is None else sample.astype(self.sample_dtype)
         return Fixed(sample, ratio), problem.canonical(theta)
 

@@ -25,9 +25,14 @@ class Rows(NamedTuple):
     """The data of n examples."""
 
     x: Array  # (n, d)
-    y: Array  # (n,)
+    y: Array | None  # (n,), None where the model is a density of x alone
     weights: Array | None  # (n,)
     offset: Array | None  # (n,) or (n, K)
+
+    @property
+    def examples(self) -> tuple[Array, ...]:
+        """What the functions of a model take as examples."""
+        return (self.x,) if self.y is None else (self.x, self.y)
 
     @property
     def extras(self) -> dict[str, Array]:
@@ -105,12 +110,13 @@ class Problem:
 
     def start(self) -> Array:
         """(p,) where the model starts."""
-        return ravel_pytree(self.model.init(None, self.data.x, self.data.y))[0]
+        data = self.data
+        return ravel_pytree(self.model.init(None, *data.examples, weights=data.weights))[0]
 
     def template(self) -> Any:
         """The parameters' shapes and dtypes."""
-        x, y = self.data.x, self.data.y
-        return _template(self.model, x.shape, x.dtype, y.shape, y.dtype)
+        shapes = tuple((a.shape, a.dtype) for a in self.data.examples)
+        return _template(self.model, shapes)
 
     def unravel(self, theta: Array) -> Any:
         """The parameters that a vector (p,) stands for, in the order of `ravel_pytree`."""
@@ -172,7 +178,7 @@ class Problem:
 
         def of_rows(data: Rows, theta: Array) -> tuple[Array, Array]:
             value, grad = value_and_grad(self.model)(
-                self.unravel(theta), data.x, data.y, data.weights, **data.extras, **fast
+                self.unravel(theta), *data.examples, data.weights, **data.extras, **fast
             )
             return -value, -ravel_pytree(grad)[0]
 
@@ -212,11 +218,29 @@ class Problem:
         value, grad = self.with_penalties(theta, -value, -ravel_pytree(grad)[0])
         return theta, value, grad, made.status, direction
 
+    def expectation(self, theta: Array) -> tuple[Array, Array, Any]:
+        """The objective () and its gradient (p,), and the sums that a step of EM needs."""
+        em = self.model.em
+        assert em is not None  # `fit` has checked the solver
+
+        def of_rows(data: Rows, theta: Array) -> tuple[Array, Any]:
+            return em.statistics(self.unravel(theta), *data.examples, data.weights, **data.extras)
+
+        value, known = self._over_rows(of_rows, theta)
+        grad = ravel_pytree(em.grad(self.unravel(theta), known))[0]
+        return *self.with_penalties(theta, -value, -grad), known
+
+    def maximise(self, theta: Array, known: Any) -> tuple[Array, Array]:
+        """Where the sums at some parameters lead, and a Status () int32."""
+        assert self.model.em is not None
+        params, status = self.model.em.maximise(self.unravel(theta), known)
+        return ravel_pytree(params)[0], status
+
     def _statistics(self, form: ClosedForm) -> Any:
         """What the likelihood knows of the rows, over the devices that hold them."""
 
         def of_rows(data: Rows) -> Any:
-            return form.statistics(*data[:3], **data.extras)
+            return form.statistics(*data.examples, data.weights, **data.extras)
 
         if self.shards is None:
             return of_rows(self.data)
@@ -283,11 +307,11 @@ class Problem:
         def of_rows(data: Rows, theta: Array) -> Array:
             keywords = {"weights": data.weights} | data.extras
             if self.model.information is not None:
-                return self.model.information(self.unravel(theta), data.x, data.y, **keywords)
+                return self.model.information(self.unravel(theta), *data.examples, **keywords)
 
             def negative(theta: Array) -> Array:
                 params = self.unravel(theta)
-                return -self.model.log_likelihood(params, data.x, data.y, **keywords)
+                return -self.model.log_likelihood(params, *data.examples, **keywords)
 
             return jax.hessian(negative)(theta)
 
@@ -362,9 +386,9 @@ class Problem:
 
 
 @lru_cache(maxsize=256)
-def _template(model: Model, x: tuple, x_dtype: Any, y: tuple, y_dtype: Any) -> Any:
-    shapes = jax.ShapeDtypeStruct(x, x_dtype), jax.ShapeDtypeStruct(y, y_dtype)
-    return jax.eval_shape(lambda x, y: model.init(None, x, y), *shapes)
+def _template(model: Model, shapes: tuple[tuple, ...]) -> Any:
+    examples = [jax.ShapeDtypeStruct(*of) for of in shapes]
+    return jax.eval_shape(lambda *examples: model.init(None, *examples), *examples)
 
 
 def _take(data: Rows, index: Array | np.ndarray) -> Rows:

@@ -1,0 +1,281 @@
+"""What mixtures of normal densities need of n examples and K components.
+
+Both functions first do what is fast, for which the examples are centred once for all components.
+Rounding then grows with how far a component is from the centre, in units of its own width; where
+that would show, they do it again with the examples centred for each component.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxprob.numerics.control import if_any
+
+_UNROLLED = 8  # columns, up to which triangular products are written out
+_LOSS = {"float64": 1e-10, "float32": 1e-4}  # relative, that rounding may make of a result
+
+
+@jax.custom_jvp
+def mahalanobis(x: Array, means: Array, factors: Array) -> Array:
+    """The squared distances ‖A_k (x_i - μ_k)‖² of examples from components.
+
+    Args:
+        x: (n, d) floating.
+        means: (K, d) μ.
+        factors: (K, d, d) lower triangular A, with AᵀA the inverse of a covariance; or (K, d) its
+            diagonal.
+
+    Returns:
+        (K, n).
+
+    Example:
+        >>> mahalanobis(jnp.ones((1, 2)), jnp.zeros((1, 2)), 2 * jnp.ones((1, 2))).tolist()
+        [[8.0]]
+    """
+    d = x.shape[1]
+    if factors.ndim == 2:
+        away = x.T[None] - means[:, :, None]
+        return jnp.sum((away * factors[:, :, None]) ** 2, axis=1)
+    if d <= _UNROLLED:
+        away = [x[None, :, j] - means[:, j, None] for j in range(d)]
+        rows = (sum(away[j] * factors[:, e, j, None] for j in range(e + 1)) for e in range(d))
+        return sum(z**2 for z in rows)  # pyright: ignore[reportReturnType]
+    center = jnp.mean(x, axis=0)
+    far = jnp.max(jnp.sqrt(jnp.sum((x - center[None, :]) ** 2, axis=1)))
+    steep = jnp.max(jnp.sqrt(jnp.sum(factors**2, axis=(1, 2))))
+    lossy = ~(jnp.finfo(x.dtype).eps * far * steep <= _LOSS[x.dtype.name])
+
+    def each(x: Array, means: Array, factors: Array) -> Array:
+        def one(of: tuple[Array, Array]) -> Array:
+            mean, factor = of
+            return jnp.sum(((x - mean[None, :]) @ factor.T) ** 2, axis=1)
+
+        return jax.lax.map(one, (means, factors))
+
+    def together() -> Array:
+        k = len(means)
+        shift = jnp.sum(factors * (means - center[None, :])[:, None, :], axis=2)
+        z = (factors.reshape(k * d, d) @ (x - center[None, :]).T).reshape(k, d, -1)
+        return jnp.sum((z - shift[:, :, None]) ** 2, axis=1)
+
+    return if_any(lossy, each, together(), x, means, factors)
+
+
+@mahalanobis.defjvp
+def _mahalanobis_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, means, factors = primals
+    dx, dmeans, dfactors = tangents
+    away, daway = x[None] - means[:, None], dx[None] - dmeans[:, None]  # (K, n, d)
+    if factors.ndim == 2:
+        z = away * factors[:, None]
+        dz = daway * factors[:, None] + away * dfactors[:, None]
+    else:
+        z = jnp.einsum("knd,ked->kne", away, factors)
+        dz = jnp.einsum("knd,ked->kne", daway, factors)
+        dz += jnp.einsum("knd,ked->kne", away, dfactors)
+    return mahalanobis(x, means, factors), 2 * jnp.sum(z * dz, axis=-1)
+
+
+@jax.custom_jvp
+def outer_moments(member: Array, x: Array, means: Array) -> tuple[Array, Array]:
+    """First and second moments of examples about each component's mean.
+
+    Args:
+        member: (K, n) how much of each example belongs to each component.
+        x: (n, d) floating.
+        means: (K, d) μ.
+
+    Returns:
+        (K, d) Σ_i r_ik (x_i - μ_k), and (K, d, d) Σ_i r_ik (x_i - μ_k) (x_i - μ_k)ᵀ.
+
+    Example:
+        >>> first, second = outer_moments(jnp.ones((1, 2)), jnp.array([[1.0], [3.0]]),
+        ...                               jnp.array([[1.0]]))
+        >>> first.tolist(), second.tolist()
+        ([[2.0]], [[[4.0]]])
+    """
+    d = x.shape[1]
+    i, j = np.tril_indices(d)
+    center = jnp.mean(x, axis=0)  # that of all lanes, whose columns are the same then
+    away = x - center[None, :]
+    columns = jnp.concatenate([jnp.ones_like(x[:, :1]), away, away[:, i] * away[:, j]], axis=1)
+    sums = member @ columns
+    delta = means - center[None, :]
+    count, total, pairs = sums[:, 0, None], sums[:, 1 : d + 1], sums[:, d + 1 :]
+    first = total - count * delta
+    crossed = total[:, i] * delta[:, j] + delta[:, i] * first[:, j]
+    lower = pairs - crossed
+    second = jnp.zeros((len(means), d, d), x.dtype).at[:, i, j].set(lower).at[:, j, i].set(lower)
+    raw, left = pairs[:, i == j], lower[:, i == j]
+    lossy = jnp.any(jnp.finfo(x.dtype).eps * raw > _LOSS[x.dtype.name] * left)
+
+    def each(member: Array, x: Array, means: Array) -> tuple[Array, Array]:
+        def one(of: tuple[Array, Array]) -> tuple[Array, Array]:
+            share, mean = of
+            own = x - mean[None, :]
+            return share @ own, (own * share[:, None]).T @ own
+
+        return jax.lax.map(one, (member, means))
+
+    return if_any(lossy, each, (first, second), member, x, means)
+
+
+@outer_moments.defjvp
+def _outer_moments_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    member, x, means = primals
+    dmember, dx, dmeans = tangents
+    away, daway = x[None] - means[:, None], dx[None] - dmeans[:, None]  # (K, n, d)
+    dfirst = jnp.einsum("kn,knd->kd", dmember, away) + jnp.einsum("kn,knd->kd", member, daway)
+    half = jnp.einsum("kn,knd,kne->kde", member, daway, away)
+    dsecond = jnp.einsum("kn,knd,kne->kde", dmember, away, away) + half + half.mT
+    return outer_moments(member, x, means), (dfirst, dsecond)
+
+
+@jax.custom_jvp
+def squared_moments(member: Array, x: Array, means: Array) -> tuple[Array, Array]:
+    """First moments and sums of squares of examples about each component's mean.
+
+    Args:
+        member: (K, n) how much of each example belongs to each component.
+        x: (n, d) floating.
+        means: (K, d) μ.
+
+    Returns:
+        (K, d) Σ_i r_ik (x_i - μ_k), and (K, d) Σ_i r_ik (x_i - μ_k)², entry by entry.
+
+    Example:
+        >>> first, second = squared_moments(jnp.ones((1, 2)), jnp.array([[1.0], [3.0]]),
+        ...                                 jnp.array([[1.0]]))
+        >>> first.tolist(), second.tolist()
+        ([[2.0]], [[4.0]])
+    """
+    d, center = x.shape[1], jnp.mean(x, axis=0)
+    away, delta = x - center[None, :], means - center[None, :]
+    sums = member @ jnp.concatenate([jnp.ones_like(x[:, :1]), away, away**2], axis=1)
+    count, total, raw = sums[:, 0, None], sums[:, 1 : d + 1], sums[:, d + 1 :]
+    first = total - count * delta
+    second = raw - (total + first) * delta
+    lossy = jnp.any(jnp.finfo(x.dtype).eps * raw > _LOSS[x.dtype.name] * second)
+
+    def each(member: Array, x: Array, means: Array) -> tuple[Array, Array]:
+        def one(of: tuple[Array, Array]) -> tuple[Array, Array]:
+            share, mean = of
+            own = x - mean[None, :]
+            return share @ own, share @ own**2
+
+        return jax.lax.map(one, (member, means))
+
+    return if_any(lossy, each, (first, second), member, x, means)
+
+
+@squared_moments.defjvp
+def _squared_moments_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    member, x, means = primals
+    dmember, dx, dmeans = tangents
+    away, daway = x[None] - means[:, None], dx[None] - dmeans[:, None]  # (K, n, d)
+    dfirst = jnp.einsum("kn,knd->kd", dmember, away) + jnp.einsum("kn,knd->kd", member, daway)
+    dsecond = jnp.einsum("kn,knd->kd", dmember, away**2)
+    dsecond += 2 * jnp.einsum("kn,knd->kd", member, away * daway)
+    return squared_moments(member, x, means), (dfirst, dsecond)
+
+
+def conditional_moments(
+    x: Array, means: Array, factors: Array
+) -> tuple[Array, Array, Array, Array]:
+    """What the observed entries of examples say about all of them, under each component.
+
+    By sweeping the inverse covariance on the entries that are missing.
+
+    Args:
+        x: (n, d) floating, NaN where an entry is missing.
+        means: (K, d) μ.
+        factors: (K, d, d) lower triangular A, with AᵀA the inverse of a covariance.
+
+    Returns:
+        (K, n) half the log-determinant of the inverse covariance of the observed entries; (K, n)
+        their squared distance; (K, d, n) how far the expected entries are from the mean;
+        (K, d, d, n) the covariance of the missing entries, zero elsewhere.
+
+    Example:
+        >>> x = jnp.array([[3.0, jnp.nan]])
+        >>> factors = jnp.array([[[1.0, 0.0], [-0.5, 1.0]]])
+        >>> *_, away, spread = conditional_moments(x, jnp.zeros((1, 2)), factors)
+        >>> away[0, :, 0].tolist(), spread[0, :, :, 0].tolist()
+        ([3.0, 1.5], [[0.0, 0.0], [0.0, 1.0]])
+    """
+    d = x.shape[1]
+    unseen = jnp.isnan(x).T[None]  # (1, d, n)
+    away = jnp.where(unseen, 0.0, x.T[None] - means[:, :, None])
+    diagonal = jnp.diagonal(factors, axis1=-2, axis2=-1)
+    half_log_det = jnp.sum(jnp.log(diagonal), axis=1)[:, None]
+    swept = jnp.broadcast_to((factors.mT @ factors)[..., None], (len(means), d, d, len(x)))
+    for j in range(d):
+        pivot, row, column = swept[:, j, j], swept[:, j], swept[:, :, j]
+        new = swept - column[:, :, None] * row[:, None] / pivot[:, None, None]
+        new = new.at[:, j].set(row / pivot[:, None])
+        new = new.at[:, :, j].set(-column / pivot[:, None]).at[:, j, j].set(1 / pivot)
+        missing = unseen[:, j]
+        swept = jnp.where(missing[:, None, None], new, swept)
+        half_log_det = half_log_det - jnp.where(missing, jnp.log(pivot) / 2, 0.0)
+    product = jnp.sum(swept * away[:, None], axis=2)  # (K, d, n)
+    squares = jnp.sum(away * jnp.where(unseen, 0.0, product), axis=1)
+    away = jnp.where(unseen, -product, away)
+    both = unseen[:, :, None] & unseen[:, None]
+    return half_log_det, squares, away, jnp.where(both, swept, 0.0)
+
+
+def inverse_factor(covariance: Array) -> Array:
+    """Lower triangular A with AᵀA the inverse of a positive definite matrix.
+
+    In plain operations, since the matrices are many and small.
+
+    Args:
+        covariance: (..., d, d) symmetric.
+
+    Returns:
+        (..., d, d); NaN where it is not positive definite.
+
+    Example:
+        >>> inverse_factor(jnp.array([[4.0]])).tolist()
+        [[0.5]]
+    """
+    d = covariance.shape[-1]
+    index = jnp.arange(d)
+
+    def column(j: Array, lower: Array) -> Array:
+        own = jax.lax.dynamic_index_in_dim(lower, j, -2, keepdims=False)
+        rest = jax.lax.dynamic_index_in_dim(covariance, j, -1, keepdims=False)
+        rest = rest - jnp.sum(lower * own[..., None, :], axis=-1)
+        pivot = jax.lax.dynamic_index_in_dim(rest, j, -1, keepdims=True)
+        new = jnp.where(index >= j, rest, 0.0) / jnp.sqrt(pivot)
+        return jnp.where(index == j, new[..., :, None], lower)
+
+    lower = jax.lax.fori_loop(0, d, column, jnp.zeros_like(covariance))
+    return inverse_of_lower(lower)
+
+
+def inverse_of_lower(lower: Array) -> Array:
+    """The inverse of lower triangular matrices, in plain operations.
+
+    Args:
+        lower: (..., d, d).
+
+    Returns:
+        (..., d, d).
+
+    Example:
+        >>> inverse_of_lower(jnp.array([[2.0, 0.0], [1.0, 1.0]])).tolist()
+        [[0.5, 0.0], [-0.5, 1.0]]
+    """
+    d = lower.shape[-1]
+    eye = jnp.eye(d, dtype=lower.dtype)
+
+    def row(e: Array, inverse: Array) -> Array:
+        own = jax.lax.dynamic_index_in_dim(lower, e, -2, keepdims=False)
+        pivot = jax.lax.dynamic_index_in_dim(own, e, -1, keepdims=True)
+        so_far = jnp.sum(own[..., :, None] * inverse, axis=-2)
+        new = (eye[e] - so_far) / pivot
+        return jnp.where((jnp.arange(d) == e)[:, None], new[..., None, :], inverse)
+
+    return jax.lax.fori_loop(0, d, row, jnp.zeros_like(lower))

@@ -1,0 +1,139 @@
+r"""Expectation-maximisation, for models with something latent: monotone steps without step sizes.
+
+A step expects what is latent under the parameters θ_k, and maximises what is then expected of the
+log-likelihood, with the prior where there is one:
+
+    θ_{k+1} = argmax_θ Q(θ | θ_k),        Q(θ | θ_k) = E[log p(x, latent; θ) | x; θ_k]
+
+Since f(θ) - f(θ_k) ≤ -Q(θ | θ_k) + Q(θ_k | θ_k), no step makes the objective f worse, and where a
+step moves nothing its gradient is zero: ∇f(θ_k) = -∇Q(θ | θ_k) at θ = θ_k, which comes with the
+same pass over the data.
+
+Steps shrink by a constant factor ρ in the end, so the gain δ of the last one leaves about
+δ ρ / (1 - ρ) to gain (Aitken). This estimate, or δ itself where that is more, is the `gap` of the
+fit: it concerns the maximum that the run is heading for, which need not be the highest. Compare
+several starts.
+
+Source: Dempster, Laird and Rubin, Maximum likelihood from incomplete data via the EM algorithm,
+Journal of the Royal Statistical Society B 39, 1977; McLachlan and Krishnan, The EM Algorithm and
+Extensions, 2008, section 4.9 (stopping by Aitken's estimate).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxprob.models.base import Status
+from jaxprob.solvers.driver import State, blank, no_verdict, slack, with_status
+from jaxprob.solvers.problem import Known, Problem
+
+_RELIABLE = 8  # times the rounding of the objective, from which on a gain tells the rate
+_SLOWEST = 0.999999  # rate that is believed
+DEFAULT_TOL = {"float64": 1e-6, "float32": 1e-2}
+
+
+class Memory(NamedTuple):
+    """Of the last step."""
+
+    known: Any  # sums of what is expected at theta
+    gain: Array  # () nats, that it brought
+    rate: Array  # () by which gains shrink; NaN while unknown
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["tol"], meta_fields=["max_steps"])
+@dataclass(frozen=True)
+class EM:
+    """Settings of `em`."""
+
+    tol: Array | float | None
+    max_steps: int
+
+    takes_l1 = False
+    takes_known = False
+    takes_start = True
+    needs_proof = False
+
+    def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
+        """Nothing to prepare."""
+        return None, theta
+
+    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
+        """Nothing expected yet."""
+        shapes = jax.eval_shape(lambda: problem.expectation(theta)[2])
+        known = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
+        unknown = jnp.asarray(jnp.nan, theta.dtype)
+        return blank(theta, Memory(known, unknown, unknown))
+
+    def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
+        """What is expected at the start."""
+        unknown = jnp.asarray(jnp.nan, theta.dtype)
+        value, grad, sums = problem.expectation(theta)
+        return State(theta, value, grad, no_verdict(theta), Memory(sums, unknown, unknown))
+
+    def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
+        """The maximum of what was expected, and what is expected there; step 0 only looks."""
+        is_first = k == 0
+        moved, status = problem.maximise(state.theta, state.memory.known)
+        stuck = ~is_first & (status != Status.MAX_STEPS)
+        theta = jnp.where(is_first | stuck, state.theta, moved)
+        value, grad, known = problem.expectation(theta)
+        gain = jnp.where(is_first, jnp.nan, state.value - value)
+        rate, gap = self._left(state.memory, gain, value)
+        new = State(theta, value, grad, state.evidence, Memory(known, gain, rate))
+        return new._replace(
+            evidence=self._verdict(new, gap, jnp.where(stuck, status, jnp.int32(Status.MAX_STEPS)))
+        )
+
+    def _left(self, memory: Memory, gain: Array, value: Array) -> tuple[Array, Array]:
+        """By which rate gains shrink, and how much is left to gain."""
+        least = slack(value)
+        ratio = gain / memory.gain
+        tells = (gain > _RELIABLE * least) & (ratio < 1)
+        rate = jnp.where(tells, ratio, memory.rate)
+        rate = jnp.where(gain > memory.gain, jnp.nan, rate)
+        rate = jnp.where(gain <= least, jnp.where(jnp.isnan(memory.rate), 0.5, rate), rate)
+        rate_sum = jnp.maximum(rate / (1 - jnp.minimum(rate, _SLOWEST)), 1)
+        left = jnp.maximum(gain, least) * rate_sum
+        return rate, jnp.where(jnp.isnan(left), jnp.inf, left)
+
+    def _verdict(self, new: State, gap: Array, status: Array) -> Any:
+        value, gain = new.value, new.memory.gain
+        tol = DEFAULT_TOL[value.dtype.name] if self.tol is None else self.tol
+        enough = jnp.maximum(tol, slack(value))
+        evidence = no_verdict(new.theta)._replace(gap=gap, status=status)
+        evidence = with_status(evidence, gap <= enough, Status.CONVERGED)
+        return with_status(evidence, gain <= slack(value), Status.STALLED)
+
+    def newton_step(self, state: State) -> None:
+        """None is made."""
+
+    def finish(self, problem: Problem, fixed: None, state: State) -> State:
+        """As it is."""
+        return state
+
+
+def em(*, tol: Array | float | None = None, max_steps: int = 1000) -> EM:
+    """Expectation-maximisation, for models with something latent: their default in `jaxprob.fit`.
+
+    Args:
+        tol: stop when about so much is left to gain, in nats: 1e-6 in float64 and 1e-2 in float32
+            where None, and never below the rounding of the objective.
+        max_steps: at most so many steps.
+
+    Returns:
+        A solver.
+
+    Raises:
+        ValueError: for fewer than no steps.
+
+    Example:
+        >>> em(max_steps=20).max_steps
+        20
+    """
+    if max_steps < 0:
+        raise ValueError(f"max_steps: expected at least 0, got {max_steps}")
+    return EM(tol, max_steps)
