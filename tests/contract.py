@@ -10,8 +10,10 @@ import numpy as np
 from catalogue import MODELS
 from catalogue import draw as draw_linear
 
+from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import naive_bayes as nb
 from jaxprob.models.base import Model
+from jaxprob.solvers import em
 
 
 class Example(NamedTuple):
@@ -19,9 +21,14 @@ class Example(NamedTuple):
 
     params: Any
     x: jax.Array
-    y: jax.Array
+    y: jax.Array | None
     weights: jax.Array
     extras: dict[str, jax.Array]
+
+    @property
+    def data(self) -> tuple[jax.Array, ...]:
+        """What the model's functions take as examples."""
+        return (self.x,) if self.y is None else (self.x, self.y)
 
 
 class Entry(NamedTuple):
@@ -34,6 +41,10 @@ class Entry(NamedTuple):
     """(model, example) -> what its density adds up to."""
     bad_x: float | None = None
     """What no entry of the first column may be, though it is finite."""
+    solver: Any = None
+    """With which a fit ends at a gradient of zero, where the default's is only small."""
+    hard: bool = True
+    """Whether derivatives are compared at parameters that are far out, too."""
 
 
 def _linear(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
@@ -136,7 +147,37 @@ def _bayes_entry(features: tuple) -> Entry:
     return Entry(nb.model(3, features, smoothing=0.5), _bayes, _over_everything, bad)
 
 
+def _points(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
+    """Two clusters in two columns, with entries that are missing where the model has that."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 2)) + 3.0 * (np.arange(n)[:, None] % 2)
+    if model.features is not None and model.features.missing:
+        x[rng.uniform(size=n) < 0.2, rng.integers(2)] = np.nan
+    x = jnp.asarray(x, dtype)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(size=a.shape) / 2, dtype), model.init(None, x)
+    )
+    weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
+    return Example(params, x, None, weights, {})
+
+
+def _over_the_plane(model: Model, example: Example) -> float:
+    """The integral over both columns."""
+    x = np.stack(np.meshgrid(GRID, GRID), axis=-1).reshape(-1, 2)
+    each = jax.vmap(model.log_prob, (None, 0))(example.params, jnp.asarray(x, example.x.dtype))
+    return (GRID[1] - GRID[0]) ** 2 * float(jnp.sum(jnp.exp(each)))
+
+
+def _mixture_entry(covariance: str, **settings: Any) -> Entry:
+    model = gm.model(2, covariance, **settings)
+    precise = em(tol=1e-20, max_steps=10_000)
+    return Entry(model, _points, _over_the_plane, solver=precise, hard="missing" not in settings)
+
+
 ENTRIES: dict[str, Entry] = {
     **{name: Entry(model, _linear, _over_labels) for name, model in MODELS.items()},
     **{f"naive Bayes, {name}": _bayes_entry(features) for name, features in FAMILIES.items()},
+    **{f"Gaussian mixture, {kind}": _mixture_entry(kind) for kind in gm.COVARIANCES},
+    "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0, prior_scale=0.5),
+    "Gaussian mixture, gaps": _mixture_entry("full", missing=True),
 }

@@ -16,7 +16,10 @@ import jaxprob as jp
 from jaxprob.many import fit_many
 from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
-OFTEN = ("logistic", "softmax", *(name for name in ENTRIES if name.startswith("naive")))
+OFTEN = (
+    *("logistic", "softmax", "Gaussian mixture, full", "Gaussian mixture, gaps"),
+    *(name for name in ENTRIES if name.startswith("naive")),
+)
 EACH = [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in ENTRIES]
 
 
@@ -26,10 +29,11 @@ def entry(request):
     return ENTRIES[request.param]
 
 
+USUAL = "naive Bayes, mixed", "Gaussian mixture, tied"
 COMPILED = [
-    pytest.param(name, marks=() if name == "naive Bayes, mixed" else pytest.mark.slow)
+    pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
     for name in ENTRIES
-    if name.startswith("naive") or name == "softmax"
+    if name.startswith(("naive", "Gaussian")) or name == "softmax"
 ]  # those with linear logits have tests of their own
 
 
@@ -39,13 +43,18 @@ def flat(tree):
 
 def sizes(model, example):
     """Σ |terms| of the log-likelihood."""
-    params, x, y, weights, extras = example
-    keys = tuple(extras)
+    keys = tuple(example.extras)
 
-    def one(x, y, *own):
-        return model.log_prob(params, x, y, **dict(zip(keys, own, strict=True)))
+    def one(data, *own):
+        return model.log_prob(example.params, *data, **dict(zip(keys, own, strict=True)))
 
-    return float(jnp.sum(weights * jnp.abs(jax.vmap(one)(x, y, *extras.values()))))
+    each = jax.vmap(one)(example.data, *example.extras.values())
+    return float(jnp.sum(example.weights * jnp.abs(each)))
+
+
+def row(data, i):
+    """One example."""
+    return tuple(a[i] for a in data)
 
 
 def test_no_public_model_is_missing():
@@ -66,12 +75,12 @@ def test_the_density_is_normalised(entry, dtype):
 def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
     model = entry.model
     example = entry.draw(model, 1, dtype=dtype)
-    params, x, y, weights, extras = example
-    rows = [{name: a[i] for name, a in extras.items()} for i in range(len(y))]
-    terms = [model.log_prob(params, x[i], y[i], **row) for i, row in enumerate(rows)]
+    params, x, _, weights, extras = example
+    owns = [{name: a[i] for name, a in extras.items()} for i in range(len(x))]
+    terms = [model.log_prob(params, *row(example.data, i), **own) for i, own in enumerate(owns)]
     assert all(t.shape == () and t.dtype == dtype for t in terms)
     expected = sum(float(w) * float(t) for w, t in zip(weights, terms, strict=True))
-    got = model.log_likelihood(params, x, y, weights, **extras)
+    got = model.log_likelihood(params, *example.data, weights, **extras)
     assert got.dtype == dtype
     assert abs(float(got) - expected) <= SAME_SUM[dtype] * sizes(model, example)
 
@@ -79,28 +88,35 @@ def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_derivatives_by_hand_are_those_of_jax(entry, dtype, seed):
     model = entry.model
-    params, x, y, weights, extras = entry.draw(model, seed, n=20, dtype=dtype)
+    example = entry.draw(model, seed, n=20, dtype=dtype)
 
     def bound(fn):
-        return lambda params, x, y, weights: fn(params, x, y, weights, **extras)
+        return lambda params, data, weights: fn(params, *data, weights, **example.extras)
 
-    args = params, x, y, weights
-    assert_gradients_match(bound(model.log_likelihood), bound(model.grad_log_likelihood), *args)
-    if seed == 0:
-        assert_hessians_match(bound(model.log_likelihood), lambda *a: -bound(model.information)(*a),
-                              *args)  # fmt: skip
+    args = example.params, example.data, example.weights
+    value = bound(model.log_likelihood)
+    assert_gradients_match(value, bound(model.grad_log_likelihood), *args, hard=entry.hard)
+    if seed == 0 and model.information is not None:
+        assert_hessians_match(value, lambda *a: -bound(model.information)(*a), *args)
+
+
+def functions(model):
+    """Those that sum over examples."""
+    some = model.log_likelihood, model.grad_log_likelihood, model.information
+    return [fn for fn in some if fn is not None]
 
 
 def test_weights_are_repeats(entry, x64):
     model = entry.model
-    params, x, y, _, extras = entry.draw(model, 3, n=12)
+    example = entry.draw(model, 3, n=12)
+    params, x, extras = example.params, example.x, example.extras
     times = np.random.default_rng(0).integers(0, 4, 12)
     again = {name: jnp.repeat(a, times, axis=0) for name, a in extras.items()}
-    x2, y2 = jnp.repeat(x, times, axis=0), jnp.repeat(y, times)
-    for fn in (model.log_likelihood, model.grad_log_likelihood, model.information):
-        weighted = flat(fn(params, x, y, jnp.asarray(times, x.dtype), **extras))
-        repeated = flat(fn(params, x2, y2, **again))
-        scale = np.max(np.abs(repeated)) + float(jnp.sum(jnp.abs(x2) ** 2)) + len(y2)
+    data = tuple(jnp.repeat(a, times, axis=0) for a in example.data)
+    for fn in functions(model):
+        weighted = flat(fn(params, *example.data, jnp.asarray(times, x.dtype), **extras))
+        repeated = flat(fn(params, *data, **again))
+        scale = np.max(np.abs(repeated)) + float(jnp.nansum(data[0] ** 2)) + len(data[0])
         np.testing.assert_allclose(weighted, repeated, rtol=0, atol=SAME_SUM["float64"] * scale)
 
 
@@ -108,30 +124,33 @@ def test_jit_is_eager_and_vmap_is_a_loop(entry, x64):
     model = entry.model
     cases = [entry.draw(model, seed) for seed in range(3)]
     together = jax.tree.map(lambda *a: jnp.stack(a), *cases)
-    for fn in (model.log_likelihood, model.grad_log_likelihood, model.information):
+    for fn in functions(model):
 
-        def call(params, x, y, weights, extras, fn=fn):
-            return fn(params, x, y, weights, **extras)
+        def call(example, fn=fn):
+            return fn(example.params, *example.data, example.weights, **example.extras)
 
-        lanes, jitted = jax.vmap(call)(*together), jax.jit(call)
+        lanes, jitted = jax.vmap(call)(together), jax.jit(call)
         for i, case in enumerate(cases):
-            eager = flat(call(*case))
-            atol = SAME_SUM["float64"] * (1 + np.max(np.abs(eager)) + float(jnp.sum(case.x**2)))
+            eager = flat(call(case))
+            size = np.max(np.abs(eager)) + float(jnp.nansum(case.x**2))
+            atol = SAME_SUM["float64"] * (1 + size)
             lane = flat(jax.tree.map(lambda a, i=i: a[i], lanes))
             np.testing.assert_allclose(lane, eager, rtol=0, atol=atol)
-            np.testing.assert_allclose(flat(jitted(*case)), eager, rtol=0, atol=atol)
+            np.testing.assert_allclose(flat(jitted(case)), eager, rtol=0, atol=atol)
 
 
 def test_functions_of_a_model_can_be_compiled_as_they_are(entry):
     model = entry.model
-    params, x, y, weights, extras = entry.draw(model, 4, dtype="float32")
-    value = jax.jit(model.log_likelihood)(params, x, y, weights, **extras)
-    expected = model.log_likelihood(params, x, y, weights, **extras)
+    params, _, _, weights, extras = example = entry.draw(model, 4, dtype="float32")
+    value = jax.jit(model.log_likelihood)(params, *example.data, weights, **extras)
+    expected = model.log_likelihood(params, *example.data, weights, **extras)
     assert jnp.allclose(value, expected, rtol=1e-5)
 
 
 def test_probabilities_of_classes_are_those_of_the_density(entry, dtype):
     model = entry.model
+    if model.labels is None:
+        pytest.skip("no classes; components are tested with their own model")
     params, x, y, _, extras = entry.draw(model, 5, dtype=dtype)
     log_p = model.predict_log_proba(params, x, **extras)
     k = model.labels.num_classes
@@ -147,6 +166,12 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
     """Of classes, and of each feature times each class: within 5 standard errors."""
     model, count = entry.model, 20_000
     params, x, _, _, extras = entry.draw(model, 6, n=5, dtype=dtype)
+    if model.labels is None:
+        drawn = model.sample(params, jax.random.key(0), count)
+        assert drawn.shape == (count, x.shape[1])
+        assert drawn.dtype == dtype
+        assert_scores_vanish(model, params, drawn)
+        return
     if not model.joint:
         keys = jax.random.split(jax.random.key(0), count)
         draws = jax.vmap(lambda key: model.sample(params, key, x, **extras))(keys)
@@ -162,9 +187,15 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
     assert drawn.shape == many.shape
     assert drawn.dtype == dtype
     assert y.dtype == jnp.int32
-    rows = jax.vmap(lambda x, y: model.grad_log_likelihood(params, x[None], y[None]))(drawn, y)
-    scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(rows))  # of mean zero
-    assert np.all(np.abs(np.mean(scores, axis=0)) <= 5 * np.std(scores, axis=0) / np.sqrt(count))
+    assert_scores_vanish(model, params, drawn, y)
+
+
+def assert_scores_vanish(model, params, *drawn):
+    """Under its own density the mean gradient is zero."""
+    one = jax.jit(jax.vmap(lambda *own: model.grad_log_likelihood(params, *[a[None] for a in own])))
+    scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(one(*drawn)))
+    error = np.std(scores, axis=0) / np.sqrt(len(scores))
+    assert np.all(np.abs(np.mean(scores, axis=0)) <= 5 * error + 1e-12)
 
 
 def flat_rows(a):
@@ -173,15 +204,15 @@ def flat_rows(a):
 
 def test_a_fit_is_a_maximum(entry, x64):
     model = entry.model
-    _, x, y, weights, extras = entry.draw(model, 7, n=200)
-    found = jp.fit(model, x, y, weights=weights, **extras)
+    _, _, _, weights, extras = example = entry.draw(model, 7, n=200)
+    found = jp.fit(model, *example.data, weights=weights, **extras, solver=entry.solver)
     assert jp.Status(int(found.status)).name == "CONVERGED"
     assert float(found.grad_norm) <= 1e-6
     assert float(found.gap) <= 1e-9
 
     def objective(params):
         prior = 0.0 if model.log_prior is None else model.log_prior(params)
-        return float(model.log_likelihood(params, x, y, weights, **extras) + prior)
+        return float(model.log_likelihood(params, *example.data, weights, **extras) + prior)
 
     best, (theta, back) = objective(found.params), ravel_pytree(found.params)
     rng = np.random.default_rng(0)
@@ -194,13 +225,18 @@ def test_a_fit_is_a_maximum(entry, x64):
 def test_fits_of_lanes_are_fits(name, x64):
     entry = ENTRIES[name]
     model = entry.model
-    _, x, y, _, extras = entry.draw(model, 8, n=120)
+    example = entry.draw(model, 8, n=120)
     rng = np.random.default_rng(1)
     weights = rng.multinomial(120, np.full(120, 1 / 120), size=5).astype(float)
-    fits = fit_many(model, x, y, weights=weights, **extras)
-    mapped = jax.vmap(lambda w: jp.fit(model, x, y, weights=w, **extras))(jnp.asarray(weights))
+    settings = example.extras | {"solver": entry.solver}
+    fits = fit_many(model, *example.data, weights=weights, **settings)
+
+    def one(w):
+        return jp.fit(model, *example.data, weights=w, **settings)
+
+    mapped = jax.vmap(one)(jnp.asarray(weights))
     for i in range(5):
-        alone = flat(jp.fit(model, x, y, weights=weights[i], **extras).params)
+        alone = flat(one(weights[i]).params)
         for lanes in (fits, mapped):
             assert int(lanes.status[i]) == jp.Status.CONVERGED
             lane = flat(jax.tree.map(lambda a, i=i: a[i], lanes.params))
@@ -211,11 +247,13 @@ def test_fits_of_lanes_are_fits(name, x64):
 def test_the_derivative_of_a_fit_is_that_of_the_optimum(name, x64):
     entry = ENTRIES[name]
     model = entry.model
-    _, x, y, weights, extras = entry.draw(model, 9, n=60)
-    weights = weights + 0.5
+    _, _, _, weights, extras = example = entry.draw(model, 9, n=60)
+    weights, settings = weights + 0.5, extras | {"solver": entry.solver}
 
     def at(weights):
-        return ravel_pytree(jp.fit(model, x, y, weights=weights, **extras).params)[0]
+        params = jp.fit(model, *example.data, weights=weights, **settings).params
+        canonical = model.canonical or (lambda params: params)
+        return ravel_pytree(canonical(params))[0]
 
     along = jnp.asarray(np.random.default_rng(2).standard_normal(60))
     step = 1e-4
@@ -230,17 +268,24 @@ def test_the_derivative_of_a_fit_is_that_of_the_optimum(name, x64):
 
 def test_bad_input_is_named(entry):
     model = entry.model
-    _, x, y, weights, _ = entry.draw(model, 10, dtype="float32")
-    for bad, expected in ((jnp.nan, "x: expected finite numbers, got nan in row 2, column 0"),
-                          (jnp.inf, "x: expected finite numbers, got inf")):  # fmt: skip
-        with pytest.raises(ValueError, match=expected):
-            jp.fit(model, x.at[2, 0].set(bad), y)
-    with pytest.raises(ValueError, match=r"y: expected integers 0\.\."):
-        jp.fit(model, x, y.at[0].set(model.labels.num_classes))
+    _, x, y, weights, _ = example = entry.draw(model, 10, dtype="float32")
+    may_miss = model.features is not None and model.features.missing
+    numbers = "x: expected finite numbers" + (" or NaN" if may_miss else "")
+    for bad in ("inf",) if may_miss else ("nan", "inf"):
+        with pytest.raises(ValueError, match=f"{numbers}, got {bad} in row 2, column 0"):
+            jp.fit(model, x.at[2, 0].set(float(bad)), *example.data[1:])
+    if y is None:
+        with pytest.raises(ValueError, match="y: expected none, since the model is a density of x"):
+            jp.fit(model, x, jnp.zeros(len(x), int))
+    else:
+        with pytest.raises(ValueError, match=r"y: expected labels 0\.\..* got None"):
+            jp.fit(model, x)
+        with pytest.raises(ValueError, match=r"y: expected integers 0\.\."):
+            jp.fit(model, x, y.at[0].set(model.labels.num_classes))
     with pytest.raises(ValueError, match="weights: expected finite numbers of at least 0"):
-        jp.fit(model, x, y, weights=weights.at[0].set(-1.0))
+        jp.fit(model, *example.data, weights=weights.at[0].set(-1.0))
     with pytest.raises(ValueError, match=r"weights: expected a positive sum"):
-        jp.fit(model, x, y, weights=0 * weights)
+        jp.fit(model, *example.data, weights=0 * weights)
     if entry.bad_x is None:
         return
     wrong = x.at[2, 0].set(entry.bad_x)

@@ -58,6 +58,7 @@ from jaxprob.numerics.components import (
     inverse_of_lower,
     mahalanobis,
     outer_moments,
+    shares,
     squared_moments,
 )
 from jaxprob.numerics.seeding import spread_out
@@ -213,7 +214,7 @@ def log_likelihood(
     """
 
     def of_block(x: Array, c: Array) -> Array:
-        return _weighted(c, _shares(_joint(params, x, missing))[1])
+        return _weighted(c, shares(_joint(params, x, missing))[1])
 
     return _over_blocks(of_block, params, x, weights, missing)
 
@@ -293,7 +294,7 @@ def statistics(
     moments = squared_moments if _is_diagonal(params) else outer_moments
 
     def of_block(x: Array, c: Array) -> tuple[Array, Statistics]:
-        member, each = _shares(_joint(params, x, missing))
+        member, each = shares(_joint(params, x, missing))
         member = member if weights is None else member * c[None, :]
         weight = jnp.sum(member, axis=1)
         if missing:
@@ -385,7 +386,8 @@ def maximise(
         variance = jnp.mean(variance, axis=1, keepdims=True) if is_spherical else variance
         pivots, lower = variance, params.lower
     else:
-        covariance = (scatter + extra * jnp.eye(d, dtype=scatter.dtype)) / count[:, None, None]
+        added = extra * jnp.eye(d, dtype=scatter.dtype)[None]
+        covariance = (scatter + added) / count[:, None, None]
         factor = inverse_factor(covariance)
         variance, pivots = _diagonal(covariance), 1 / _diagonal(factor) ** 2
         lower = factor[:, *np.tril_indices(d, -1)]
@@ -724,7 +726,8 @@ def _matrices(params: Params) -> Array:
     """(..., K, d, d) the matrices A."""
     diagonal = _diagonals(params)
     d = diagonal.shape[-1]
-    factor = diagonal[..., None] * jnp.eye(d, dtype=diagonal.dtype)
+    eye = jnp.eye(d, dtype=bool)
+    factor = jnp.where(jnp.broadcast_to(eye, (*diagonal.shape, d)), diagonal[..., None], 0.0)
     if _is_diagonal(params):
         return factor
     lower = jnp.broadcast_to(params.lower, (*params.means.shape[:-1], params.lower.shape[-1]))
@@ -737,23 +740,14 @@ def _joint(params: Params, x: Array, missing: bool) -> Array:
     log_weights = log_softmax(params.logits)[:, None]
     if missing:
         half_log_det, squares, *_ = conditional_moments(x, params.means, _matrices(params))
-        observed = jnp.sum(~jnp.isnan(x), axis=1).astype(x.dtype)
+        observed = jnp.sum(~jnp.isnan(x), axis=1).astype(x.dtype)[None, :]
     else:
         factor = _diagonals(params) if _is_diagonal(params) else _matrices(params)
         squares = mahalanobis(x, params.means, factor)
         half_log_det = -jnp.sum(jnp.broadcast_to(params.log_scale, params.means.shape), axis=1)
-        half_log_det, observed = half_log_det[:, None], jnp.full((), x.shape[1], x.dtype)
+        half_log_det, observed = half_log_det[:, None], x.shape[1]
     constant = math.log(2 * math.pi) / 2 * observed
     return log_weights + half_log_det - constant - squares / 2
-
-
-def _shares(joint: Array) -> tuple[Array, Array]:
-    """(K, n) to which component each example belongs (equation 3.10), and (n,) log p(x_i)."""
-    top = jax.lax.stop_gradient(jnp.max(joint, axis=0))
-    top = jnp.where(jnp.abs(top) < jnp.inf, top, 0.0)
-    part = jnp.exp(joint - top[None, :])
-    whole = jnp.sum(part, axis=0)
-    return part * (1 / whole)[None, :], top + jnp.log(whole)
 
 
 def _weighted(c: Array, values: Array) -> Array:
@@ -832,9 +826,9 @@ def _around(centers: Array, x: Array, c: Array, active: Array, covariance: str) 
     within = jnp.sum(_about_new_means(sums), axis=0) / _or_one(jnp.sum(c))
     spread = jnp.where(_diagonal(within) > 0, _diagonal(within), 1.0)
     within += jnp.diag(_LEAST_SPREAD * spread)
-    shares = jnp.where(index < active, jnp.log(sums.weight + 1), -jnp.inf)  # none dies at once
+    logits = jnp.where(index < active, jnp.log(sums.weight + 1), -jnp.inf)  # none dies at once
     means = centers + sums.first / _or_one(sums.weight)[:, None]
-    return _of_covariance(log_softmax(shares), means, within[None], covariance)
+    return _of_covariance(log_softmax(logits), means, within[None], covariance)
 
 
 def _filled_in(x: Array, c: Array) -> Array:

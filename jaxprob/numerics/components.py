@@ -78,6 +78,45 @@ def _mahalanobis_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
+def shares(joint: Array) -> tuple[Array, Array]:
+    """To which component each example belongs, and what they add up to.
+
+    Args:
+        joint: (K, n) log π_k p_k(x_i).
+
+    Returns:
+        (K, n) r_ik = π_k p_k(x_i) / p(x_i), and (n,) log p(x_i).
+
+    Example:
+        >>> r, log_p = shares(jnp.log(jnp.array([[0.25], [0.75]])))
+        >>> [round(float(p), 4) for p in r[:, 0]], abs(round(float(log_p[0]), 4))
+        ([0.25, 0.75], 0.0)
+    """
+    found = _shares(joint)
+    # Where joint is so large that its rounding is more than a nat, a compiler that computes it once
+    # for the maximum and once more to subtract that from may find all of it far from the maximum.
+    lost = ~jnp.all(jnp.abs(found[1]) < jnp.inf)
+    return if_any(lost, _shares, found, joint)
+
+
+def _shares(joint: Array) -> tuple[Array, Array]:
+    top = jnp.max(joint, axis=0)
+    top = jnp.where(jnp.abs(top) < jnp.inf, top, 0.0)
+    part = jnp.exp(joint - top[None, :])
+    whole = jnp.sum(part, axis=0)
+    return part * (1 / whole)[None, :], top + jnp.log(whole)
+
+
+@shares.defjvp
+def _shares_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (joint,), (djoint,) = primals, tangents
+    r, log_p = shares(joint)
+    mine = jnp.where(r > 0, r * djoint, 0.0)  # the derivative of -∞ may be anything
+    dlog_p = jnp.sum(mine, axis=0)
+    return (r, log_p), (mine - r * dlog_p[None, :], dlog_p)
+
+
+@jax.custom_jvp
 def outer_moments(member: Array, x: Array, means: Array) -> tuple[Array, Array]:
     """First and second moments of examples about each component's mean.
 
@@ -248,8 +287,9 @@ def inverse_factor(covariance: Array) -> Array:
         rest = jax.lax.dynamic_index_in_dim(covariance, j, -1, keepdims=False)
         rest = rest - jnp.sum(lower * own[..., None, :], axis=-1)
         pivot = jax.lax.dynamic_index_in_dim(rest, j, -1, keepdims=True)
-        new = jnp.where(index >= j, rest, 0.0) / jnp.sqrt(pivot)
-        return jnp.where(index == j, new[..., :, None], lower)
+        below = jnp.broadcast_to(index >= j, rest.shape)
+        new = jnp.where(below, rest, 0.0) / jnp.sqrt(pivot)
+        return jnp.where(jnp.broadcast_to(index == j, lower.shape), new[..., :, None], lower)
 
     lower = jax.lax.fori_loop(0, d, column, jnp.zeros_like(covariance))
     return inverse_of_lower(lower)
@@ -269,13 +309,14 @@ def inverse_of_lower(lower: Array) -> Array:
         [[0.5, 0.0], [-0.5, 1.0]]
     """
     d = lower.shape[-1]
-    eye = jnp.eye(d, dtype=lower.dtype)
+    eye, index = jnp.eye(d, dtype=lower.dtype), jnp.arange(d)
 
     def row(e: Array, inverse: Array) -> Array:
         own = jax.lax.dynamic_index_in_dim(lower, e, -2, keepdims=False)
         pivot = jax.lax.dynamic_index_in_dim(own, e, -1, keepdims=True)
         so_far = jnp.sum(own[..., :, None] * inverse, axis=-2)
-        new = (eye[e] - so_far) / pivot
-        return jnp.where((jnp.arange(d) == e)[:, None], new[..., None, :], inverse)
+        new = (jnp.broadcast_to(eye[e], so_far.shape) - so_far) / pivot
+        is_row = jnp.broadcast_to((index == e)[:, None], inverse.shape)
+        return jnp.where(is_row, new[..., None, :], inverse)
 
     return jax.lax.fori_loop(0, d, row, jnp.zeros_like(lower))

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Status
+from jaxprob.models.base import Evidence, Status
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, with_status
 from jaxprob.solvers.problem import Known, Problem
 
@@ -81,32 +81,19 @@ class EM:
         stuck = ~is_first & (status != Status.MAX_STEPS)
         theta = jnp.where(is_first | stuck, state.theta, moved)
         value, grad, known = problem.expectation(theta)
-        gain = jnp.where(is_first, jnp.nan, state.value - value)
-        rate, gap = self._left(state.memory, gain, value)
+        gain = jnp.where(is_first, jnp.nan, _gain(state, theta, value, grad))
+        rate, gap = _left(state.memory, gain)
         new = State(theta, value, grad, state.evidence, Memory(known, gain, rate))
-        return new._replace(
-            evidence=self._verdict(new, gap, jnp.where(stuck, status, jnp.int32(Status.MAX_STEPS)))
-        )
+        status = jnp.where(stuck, status, jnp.int32(Status.MAX_STEPS))
+        return new._replace(evidence=self._verdict(new, gap, status))
 
-    def _left(self, memory: Memory, gain: Array, value: Array) -> tuple[Array, Array]:
-        """By which rate gains shrink, and how much is left to gain."""
-        least = slack(value)
-        ratio = gain / memory.gain
-        tells = (gain > _RELIABLE * least) & (ratio < 1)
-        rate = jnp.where(tells, ratio, memory.rate)
-        rate = jnp.where(gain > memory.gain, jnp.nan, rate)
-        rate = jnp.where(gain <= least, jnp.where(jnp.isnan(memory.rate), 0.5, rate), rate)
-        rate_sum = jnp.maximum(rate / (1 - jnp.minimum(rate, _SLOWEST)), 1)
-        left = jnp.maximum(gain, least) * rate_sum
-        return rate, jnp.where(jnp.isnan(left), jnp.inf, left)
-
-    def _verdict(self, new: State, gap: Array, status: Array) -> Any:
+    def _verdict(self, new: State, gap: Array, status: Array) -> Evidence:
         value, gain = new.value, new.memory.gain
-        tol = DEFAULT_TOL[value.dtype.name] if self.tol is None else self.tol
-        enough = jnp.maximum(tol, slack(value))
+        default = jnp.maximum(DEFAULT_TOL[value.dtype.name], slack(value))
+        enough = default if self.tol is None else self.tol
         evidence = no_verdict(new.theta)._replace(gap=gap, status=status)
         evidence = with_status(evidence, gap <= enough, Status.CONVERGED)
-        return with_status(evidence, gain <= slack(value), Status.STALLED)
+        return with_status(evidence, gain <= 0, Status.STALLED)
 
     def newton_step(self, state: State) -> None:
         """None is made."""
@@ -116,12 +103,32 @@ class EM:
         return state
 
 
+def _gain(old: State, theta: Array, value: Array, grad: Array) -> Array:
+    """By how much the objective fell; to third order in the step where the values do not tell."""
+    by_value = old.value - value
+    moved = jnp.where(theta == old.theta, 0.0, theta - old.theta)  # also where both are infinite
+    moved = jnp.where(jnp.isfinite(moved), moved, 0.0)
+    by_slope = -jnp.vdot(old.grad + grad, moved) / 2
+    return jnp.where(by_value > _RELIABLE * slack(value), by_value, by_slope)
+
+
+def _left(memory: Memory, gain: Array) -> tuple[Array, Array]:
+    """By which rate gains shrink, and how much is left to gain."""
+    rate = gain / memory.gain
+    rate = jnp.where((0 < gain) & (gain < memory.gain), rate, jnp.nan)
+    known = jnp.where(jnp.isnan(memory.rate), 0.0, memory.rate)
+    rate = jnp.where(gain <= 0, known, rate)
+    left = jnp.abs(gain) * jnp.maximum(rate / (1 - jnp.minimum(rate, _SLOWEST)), 1)
+    return rate, jnp.where(jnp.isnan(left), jnp.inf, left)
+
+
 def em(*, tol: Array | float | None = None, max_steps: int = 1000) -> EM:
     """Expectation-maximisation, for models with something latent: their default in `jaxprob.fit`.
 
     Args:
         tol: stop when about so much is left to gain, in nats: 1e-6 in float64 and 1e-2 in float32
-            where None, and never below the rounding of the objective.
+            where None, but not below the rounding of the objective. A smaller one ends at smaller
+            gradients.
         max_steps: at most so many steps.
 
     Returns:

@@ -375,7 +375,8 @@ def _judge(point: str, leaves: list, m: _Measured) -> list[Check]:
     """The worst coordinate of each leaf."""
     dtype = np.result_type(m.hand.dtype if m.hand.dtype != np.float64 else m.value.dtype)
     info = np.finfo(dtype)
-    lost = ~np.isfinite(m.hand) & (m.rounding > info.max / _ROOM)  # no such number could be right
+    beyond = (m.rounding > info.max / _ROOM) | (np.abs(m.value) > info.max / _ROOM)
+    lost = ~np.isfinite(m.hand) & beyond  # no number of the dtype could be right
     m = m._replace(hand=np.where(lost, m.automatic, m.hand))
     # What underflows in the dtype is lost: a float of the smallest size for each summand, say.
     multiple = _ALLOWED + _GROWTH * float(np.sqrt(m.terms))
