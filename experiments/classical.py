@@ -1,17 +1,22 @@
 """Are the classical models fast? Against scikit-learn, on the same data in one process.
 
-    python -m experiments.classical            # everything
-    python -m experiments.classical --quick    # tiny sizes: does it run?
+    python -m experiments.classical                   # everything
+    python -m experiments.classical --only mixtures   # one part
+    python -m experiments.classical --quick           # tiny sizes: does it run?
 
 Parts: naive_bayes (Gaussian, one fit of many examples; and a thousand resamples in one call against
-a loop over scikit-learn, of which a part is run and its time scaled).
+a loop over scikit-learn, of which a part is run and its time scaled); mixtures (a step of EM from
+one start; and a hundred starts of one to eight components, in one call against a pool of processes,
+with scikit-learn's tolerance of 1e-3 nats per example).
 
 Times are medians after a warm-up, ours and theirs in turn. Each row says how far the parameters of
-the two are apart, relative to their size; both are given NumPy's arrays, and ours is given JAX's in
-a row of its own. Without scikit-learn's smoothing of variances, which adds to them.
+the two are apart, relative to their size, or for the search of mixtures by how many nats our best
+run is worse than theirs. Both are given NumPy's arrays, and naive Bayes is given JAX's in a row of
+its own. Without scikit-learn's additions to variances.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,7 +26,7 @@ import numpy as np
 from sklearn.naive_bayes import GaussianNB
 
 import jaxprob as jp
-from experiments import _common
+from experiments import _common, _mixtures
 from experiments.benchmark import in_turn
 from jaxprob.many import fit_many
 from jaxprob.models import naive_bayes
@@ -112,23 +117,47 @@ def many_fits(lanes: int, n: int, d: int, seed: int, repeats: int) -> list[list]
     return [[label, scaled, took, scaled / took, TARGETS["many"], apart(mine, stacked)]]
 
 
+def naive_bayes_rows(args: argparse.Namespace) -> list[list]:
+    """The part naive_bayes."""
+    one, many = ((500, 3), (20, 100, 3)) if args.quick else (ONE, MANY)
+    rows = []
+    for dtype in ("float64", "float32"):
+        rows += one_fit(*one, dtype, args.seed, args.repeats)
+    return rows + many_fits(*many, args.seed, args.repeats)
+
+
+def mixture_rows(args: argparse.Namespace) -> list[list]:
+    """The part mixtures."""
+    step = (1_000, 3, 2) if args.quick else _mixtures.ITERATION
+    search = (200, 2, 2, 3) if args.quick else _mixtures.SEARCH
+    dtypes = "float64", "float32"
+    rows = [_mixtures.iteration(*step, dtype, args.seed, args.repeats) for dtype in dtypes]
+    return rows + [_mixtures.search(*search, dtype, args.seed) for dtype in dtypes]
+
+
+PARTS = {"naive_bayes": naive_bayes_rows, "mixtures": mixture_rows}
+
+
 def main() -> int:
     """Run, show, record."""
     parser = _common.parser(__doc__ or "")
     parser.add_argument("--quick", action=argparse.BooleanOptionalAction, help="tiny sizes")
     parser.add_argument("--repeats", type=int, default=9, help="of each call (9)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part, or several")
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     jp.use_all_cores()
-    one, many = ((500, 3), (20, 100, 3)) if args.quick else (ONE, MANY)
-    rows = []
-    for dtype in ("float64", "float32"):
-        rows += one_fit(*one, dtype, args.seed, args.repeats)
-    rows += many_fits(*many, args.seed, args.repeats)
-    columns = ["naive Bayes", "scikit-learn s", "jaxprob s", "times as fast", "target", "apart"]
-    _common.table("Against scikit-learn's GaussianNB", columns, rows)
-    numbers = [dict(zip(columns, row, strict=True)) for row in rows]
-    print(_common.record("classical", args.out, {"naive_bayes": numbers}))
+    columns = ["what", "scikit-learn s", "jaxprob s", "times as fast", "target", "apart"]
+    kept = args.out / "classical.json"
+    # Parts run at other times stay, each with the environment that it ran in.
+    numbers = json.loads(kept.read_text())["numbers"] if kept.exists() else {}
+    for name in _common.progress(args.only or list(PARTS), "classical"):
+        rows = PARTS[name](args)
+        _common.table(f"Against scikit-learn: {name}", columns, rows)
+        found = [dict(zip(columns, row, strict=True)) for row in rows]
+        numbers[name] = {"environment": _common.environment(), "quick": args.quick, "rows": found}
+        _common.record("classical", args.out, numbers)
+    print(f"numbers: {kept}")
     return 0
 
 

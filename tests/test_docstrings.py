@@ -76,17 +76,21 @@ def test_functions_give_arguments_result_and_example(name):
     assert ">>> " in text
 
 
-@pytest.mark.parametrize("module", ["logistic", "softmax", "naive_bayes"])
+@pytest.mark.parametrize("module", ["logistic", "softmax", "naive_bayes", "gaussian_mixture"])
 def test_models_name_equations_units_and_source(module):
     code = importlib.import_module(f"jaxprob.models.{module}")
     assert "Source:" in code.__doc__
-    for name in ("log_prob", "log_likelihood", "grad_log_likelihood", "information", "sample"):
+    names = ["log_prob", "log_likelihood", "grad_log_likelihood", "sample"]
+    for name in names + ["information"] * hasattr(code, "information"):
         text = inspect.getdoc(getattr(code, name))
         assert "equation" in text, name
         if name.startswith("log") or name.startswith("grad"):
             assert "nats" in text, name
 
 
-@pytest.mark.parametrize("module", ["newton", "lbfgs", "gradient", "proximal", "closed_form"])
+SOLVERS = "newton", "lbfgs", "gradient", "proximal", "closed_form", "em", "minibatch_em"
+
+
+@pytest.mark.parametrize("module", SOLVERS)
 def test_solvers_name_their_source(module):
     assert "Source:" in importlib.import_module(f"jaxprob.solvers.{module}").__doc__

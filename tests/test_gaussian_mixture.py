@@ -120,6 +120,10 @@ def test_missing_entries_are_expected_exactly(x64):
     slope, intercept = np.polyfit(x[seen, 0], x[seen, 1], 1)
     expected = intercept + slope * x[:, 0].mean()
     assert abs(float(fit.params.means[0, 1]) - expected) <= 1e-7
+    filled = np.asarray(gm.fill_in(fit.params, jnp.asarray(x)))
+    np.testing.assert_array_equal(filled[seen], x[seen])
+    line = np.polynomial.Polynomial((intercept, slope))
+    np.testing.assert_allclose(filled[~seen, 1], line(x[~seen, 0]), atol=1e-6)
     with pytest.raises(ValueError, match="x: expected finite numbers, got nan"):
         jp.fit(gm.model(1), x)
 

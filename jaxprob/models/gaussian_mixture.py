@@ -498,6 +498,28 @@ def predict_log_proba(params: Params, x: Array, *, missing: bool = False) -> Arr
     return joint - logsumexp(joint)[:, None]
 
 
+def fill_in(params: Params, x: Array) -> Array:
+    """The examples, with what the mixture expects of the entries that are missing (equation 3.13).
+
+    Args:
+        params: Params.
+        x: (n, d) floating, NaN where an entry was not observed.
+
+    Returns:
+        (n, d), in which observed entries are as they were.
+
+    Example:
+        >>> params = Params(jnp.zeros(1), jnp.array([[0.0, 5.0]]), jnp.zeros((1, 2)),
+        ...                 jnp.zeros((1, 1)))
+        >>> fill_in(params, jnp.array([[1.0, jnp.nan]])).tolist()
+        [[1.0, 5.0]]
+    """
+    *_, away, _ = conditional_moments(x, params.means, _matrices(params))
+    member, _ = shares(_joint(params, x, missing=True))
+    expected = jnp.sum(member[:, None] * (params.means[:, :, None] + away), axis=0)
+    return jnp.where(jnp.isnan(x), expected.T, x)
+
+
 def marginal(params: Params, columns: Sequence[int]) -> Params:
     """The mixture that some of the columns have.
 
