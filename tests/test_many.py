@@ -167,8 +167,8 @@ def test_lanes_by_another_solver(x64):
         assert 0 <= fits.gap[i] <= 1e-8
 
 
-def start_of_cloglog(key, x, y=None):
-    del key, y
+def start_of_cloglog(key, x, y=None, weights=None):
+    del key, y, weights
     return {"scale": jnp.zeros(x.shape[-1], x.dtype), "shift": jnp.zeros((), x.dtype)}
 
 

@@ -196,6 +196,7 @@ class Model(NamedTuple):
     labels: Labels | None
     """What y is; None for a density of x alone, whose functions take no y."""
     init: Callable[..., Any]
+    """(key or None, x, y, weights=None) -> parameters to start from."""
     log_prob: Callable[..., Array]
     log_likelihood: Callable[..., Array]
     grad_log_likelihood: Callable[..., Any] | None = None

@@ -1,5 +1,6 @@
 """Kernel density estimation: kernels, sums over pairs, bandwidths, and estimates on a grid."""
 
+from jaxprob.models.kernels.kernel import COMPACT as COMPACT
 from jaxprob.models.kernels.kernel import KERNELS as KERNELS
 from jaxprob.models.kernels.kernel import log_kernel as log_kernel
 from jaxprob.models.kernels.kernel import log_kernel_slope as log_kernel_slope

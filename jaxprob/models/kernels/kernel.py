@@ -138,9 +138,9 @@ def shape(squared: Array, kernel: str) -> Array:
         [1.0, 0.75, 0.0]
     """
     if kernel == "tophat":
-        return jnp.where(squared < 1, jnp.ones_like(squared), 0.0)
+        return jnp.where(squared < 1, 1.0, jnp.where(squared >= 1, 0.0, squared))  # or NaN
     if kernel == "epanechnikov":
-        return jnp.where(squared < 1, 1 - squared, 0.0)
+        return jnp.where(squared >= 1, 0.0, 1 - squared)
     return jnp.exp(log_shape(squared, kernel))
 
 

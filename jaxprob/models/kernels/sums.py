@@ -15,7 +15,7 @@ leave-one-out log-likelihood, which has a maximum in the bandwidth for that reas
 For the Gaussian kernel, with r_ij the shares of the points in p_{-i}(x_i), and z_ij = A (x_i - x_j)
 
     M = Σ_i w_i Σ_{j≠i} r_ij z_ij z_ijᵀ
-    ∂ℓ/∂log_scale_e = M_ee - W,        ∂ℓ/∂A_ef = -(M A⁻ᵀ)_ef,  e > f                      (K.4)
+    ∂ℓ/∂log_scale_e = (M A⁻ᵀ)_ee A_ee - W,        ∂ℓ/∂A_ef = -(M A⁻ᵀ)_ef,  e > f           (K.4)
 
 a bandwidth that columns share having the sum of their derivatives.
 
@@ -56,6 +56,7 @@ _PAIRS = 1 << 19  # at a time: 4 MiB in float64 for each temporary array
 _CAREFUL = 1 << 17  # coordinates at a time, of what is done query by query
 _UNROLLED = 8  # columns, up to which a squared distance is written out
 _PRODUCTS = 3  # columns, from which on distances as matrix products are faster
+_LARGE = 80.0  # whose exponential is finite
 _LOSS = {"float64": 1e-11, "float32": 1e-4}  # that rounding may make of a logarithm
 
 
@@ -162,7 +163,7 @@ def grad_log_density(
         kernel: one of `KERNELS`.
 
     Returns:
-        (m, d), nats per unit of each column; NaN where the density is zero.
+        (m, d), nats per unit of each column; zero where the density is zero all around.
 
     Example:
         >>> grad_log_density(jnp.array([[1.5]]), jnp.array([[0.0]]), jnp.ones(1)).tolist()
@@ -222,7 +223,7 @@ def leave_one_out_and_grad(
     """
     d = points.shape[1]
     order = jnp.argsort(points[:, 0])  # what is done at a time is then near its centre
-    points, w = points[order], _or_ones(weights, points)[order]
+    points, w = (jnp.take(a, order, axis=0) for a in (points, _or_ones(weights, points)))
     factor = inverse_factor(bandwidth, d)
     log_sums, moments = _in_blocks(points, points, w, factor, "gaussian", True, 2)
     counts = w[:, None] > 0
@@ -231,8 +232,9 @@ def leave_one_out_and_grad(
     if factor.ndim == 2:
         i, j = np.tril_indices(d)
         square = jnp.zeros((d, d), w.dtype).at[i, j].set(moments).at[j, i].set(moments)
-        diagonal = jnp.diagonal(square)
-        below = -_matmul(square, inverse_of_lower(factor).T)[np.tril_indices(d, -1)]
+        product = _matmul(square, inverse_of_lower(factor).T)
+        diagonal = jnp.diagonal(product) * jnp.diagonal(factor)
+        below = -product[np.tril_indices(d, -1)]
     of_scale = diagonal - jnp.sum(w)
     if bandwidth.log_scale.shape[0] < d:
         of_scale = jnp.sum(of_scale, keepdims=True)
@@ -274,7 +276,8 @@ def _(kernel: str, own: bool, primals: tuple, tangents: tuple) -> tuple[Array, A
     value = _log_sums(*primals, kernel, own)
     relative = partial(_relative_sums, value, kernel=kernel, own=own)
     whole, change = jax.jvp(relative, primals, tangents)
-    return value, change / whole
+    empty = value == -jnp.inf  # and stays so
+    return value, jnp.where(empty, 0.0, change / jnp.where(empty, 1.0, whole))
 
 
 def _relative_sums(
@@ -293,10 +296,14 @@ def _relative_sums(
             away = q[None] - block.x[:, None]
             z = away * factor[None, None] if factor.ndim == 1 else _matmul(away, factor.T)
             s = jnp.sum(z**2, axis=-1)
+        value = jnp.where(value == -jnp.inf, 0.0, value)
         if kernel in COMPACT:
             k = shape(s, kernel) * jnp.exp(-value)[None, :]
         else:
-            k = jnp.exp(log_shape(s, kernel) - value[None, :])
+            log_k = log_shape(s, kernel) - value[None, :]
+            lost = (block.w[:, None] == 0) & (log_k > _LARGE)  # ∞ times zero is no zero
+            lost |= own & (block.index[:, None] == index[None, :])
+            k = jnp.exp(jnp.where(lost, -jnp.inf, log_k))
         if own:
             k = jnp.where(block.index[:, None] == index[None, :], 0.0, k)
         return jnp.sum(k * block.w[:, None], axis=0)
@@ -336,6 +343,8 @@ def _in_blocks(
         seen = jnp.all(jnp.isfinite(q), axis=1)
         center = jnp.sum(jnp.where(seen[:, None], q, 0.0), axis=0) / jnp.maximum(jnp.sum(seen), 1)
         zq = _coordinates(q, center, factor)
+        if order == 1 and kernel == "exponential":  # its slope is infinite at a point
+            return _careful(q, index, blocks, factor, kind=kind)
 
         def step(so_far: Array, block: _Block) -> tuple[Array, None]:
             zx = _coordinates(block.x, center, factor)
@@ -392,7 +401,7 @@ def _about_queries(sums: Array, zq: Array, kind: _Kind) -> tuple[Array, Array]:
         i, j = kind.pairs(d)
         away = zq * whole[None, :] - first
         moved = second - first[i] * zq[j] + zq[i] * away[j]
-    return jnp.log(whole), (moved / whole[None, :]).T
+    return jnp.log(whole), (moved / jnp.where(whole == 0, 1.0, whole)[None, :]).T
 
 
 def _careful(
@@ -433,7 +442,7 @@ def _careful(
         size = (0, d, len(i))[kind.order]
         start = top, jnp.zeros((), q.dtype), jnp.zeros(size, q.dtype)
         (top, whole, moments), _ = jax.lax.scan(step, start, blocks)
-        return jnp.log(whole) + top, moments / whole
+        return jnp.log(whole) + top, moments / jnp.where(whole == 0, 1.0, whole)
 
     return jax.lax.map(of_query, (q, index))
 
