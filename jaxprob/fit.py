@@ -19,10 +19,10 @@ from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.passes import count
 from jaxprob.report import Report, report
+from jaxprob.solvers.choice import Choice, choice
 from jaxprob.solvers.closed_form import ClosedForm, closed_form
 from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
 from jaxprob.solvers.em import EM, em
-from jaxprob.solvers.jeffreys import half_log_det
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.newton import judge, newton
 from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
@@ -65,10 +65,12 @@ class Fit:
         params: the model's parameters; those at which the run ended, whatever the status.
         status: () int32, a `Status`.
         log_likelihood: () nats, without penalties.
+        objective: () nats, what was maximised: the log-likelihood, or the evidence lower bound of
+            models that have one, less penalties and with the logarithm of the prior.
         gap: () nats, a proved bound on the distance to the optimal penalised log-likelihood;
             infinite where nothing is proved.
         grad_norm: () largest entry of the gradient of the objective; with l1, of what a proximal
-            gradient step changes.
+            gradient step changes. NaN for models without a gradient.
         num_steps: () int32.
         direction: Params v along which the likelihood rises for ever, where status is SEPARATED;
             zeros otherwise.
@@ -86,6 +88,7 @@ class Fit:
     params: Any
     status: Array
     log_likelihood: Array
+    objective: Array
     gap: Array
     grad_norm: Array
     num_steps: Array
@@ -105,6 +108,8 @@ class Fit:
     def information(self) -> Array:
         """Minus the Hessian of the log-likelihood at the parameters (equations 1.10, 2.11)."""
         if self.kept_information is None:
+            if self.model.choose is not None:
+                raise ValueError(f"information: {self.model.name} is chosen, and has no derivative")
             data = self._source("information")
             value = _information(data.model, self.params, data.rows)
             object.__setattr__(self, "kept_information", value)
@@ -299,6 +304,7 @@ class Outcome(NamedTuple):
     params: Any
     direction: Any
     log_likelihood: Array
+    objective: Array
     grad_norm: Array
     num_examples: Array
 
@@ -409,6 +415,16 @@ def check_solver(solver: Solver, problem: Problem) -> Solver:
             f"solver: there is nothing latent in {problem.model.name} to expect; leave solver out, "
             "or pass jaxprob.solvers.newton()"
         )
+    if problem.model.choose is not None and not isinstance(solver, Choice):
+        raise ValueError(
+            f"solver: {problem.model.name} has a search of its own and no gradient; leave solver "
+            f"out, got {solver!r}"
+        )
+    if isinstance(solver, Choice) and problem.model.choose is None:
+        raise ValueError(
+            f"solver: {problem.model.name} has no search of its own; leave solver out, or pass "
+            "jaxprob.solvers.newton()"
+        )
     if isinstance(solver, ClosedForm) and (problem.model.closed_form is None or problem.firth):
         what = "Firth's penalty" if problem.firth else problem.model.name
         raise ValueError(
@@ -433,6 +449,8 @@ def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver
     Returns:
         A solver.
     """
+    if model.choose is not None:
+        return choice()
     if has_l1:
         return proximal()
     if firth:
@@ -489,6 +507,7 @@ def _report(
         params=outcome.params,
         status=result.evidence.status,
         log_likelihood=outcome.log_likelihood,
+        objective=outcome.objective,
         gap=result.evidence.gap,
         grad_norm=outcome.grad_norm,
         num_steps=result.num_steps,
@@ -546,12 +565,14 @@ def _traced(
         matrix = jax.vmap(linear, out_axes=1)(jnp.eye(len(v), dtype=v.dtype))
         return linalg.solve(matrix, v)
 
-    theta, found = jax.lax.custom_root(conditions, theta, optimum, tangent_solve, has_aux=True)
+    if isinstance(solver, Choice):
+        theta, found = _chosen(partial(optimum, conditions), problem.model.name)(theta)
+    else:
+        theta, found = jax.lax.custom_root(conditions, theta, optimum, tangent_solve, has_aux=True)
     evidence = found.evidence._replace(status=found.evidence.status.astype(jnp.int32))
     steps = found.num_steps.astype(jnp.int32)
     result: Result = found._replace(theta=theta, evidence=evidence, num_steps=steps)
     data, model = problem.data, problem.model
-    params = problem.unravel(theta)
     settings = {"num_classes": num_classes(model), "features": model.features}
     bad = violations(*data, **settings)
     status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), result.evidence.status)
@@ -559,14 +580,27 @@ def _traced(
     sensible = [(p >= 0) & jnp.isfinite(p) for p in penalties]
     invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid
     status = jnp.where(invalid, jnp.int32(Status.INVALID_INPUT), status)
+    value = problem.objective(theta)
     outcome = outcome_of(problem, result)._replace(
-        log_likelihood=model.log_likelihood(params, *data.examples, data.weights, **data.extras)
+        log_likelihood=value if model.bound is None else problem.log_likelihood(theta),
+        objective=value - problem.penalties(theta),
     )
     evidence = result.evidence._replace(status=status)
     outcome = outcome._replace(result=outcome.result._replace(evidence=evidence))
-    information = problem.information(theta)
+    information = None if model.choose is not None else problem.information(theta)
     null = _null(model, data)
     return _report(problem, outcome, feature_names, None, information, null)
+
+
+def _chosen(search: Callable[[Array], Any], name: str) -> Callable[[Array], Any]:
+    """The search, whose result has no derivative."""
+    search = jax.custom_jvp(search)
+
+    @search.defjvp
+    def _(primals: tuple, tangents: tuple) -> Any:
+        raise TypeError(f"fit: {name} is chosen rather than computed, and has no derivative")
+
+    return search
 
 
 @partial(eager_jit, static_argnames=["trace"])
@@ -578,17 +612,13 @@ def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) 
 def outcome_of(problem: Problem, result: Result) -> Outcome:
     """What is reported of a run."""
     theta = result.theta
-    penalty = problem.penalty(theta)
-    if problem.l2 is not None:
-        penalty += problem.l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
-    if problem.firth:
-        penalty -= half_log_det(problem, theta)[0]
-    penalty -= problem.log_prior(theta)
+    by_bound = problem.model.bound is not None
     return Outcome(
         result,
         problem.unravel(theta),
         problem.unravel(result.evidence.direction),
-        penalty - result.value,
+        problem.log_likelihood(theta) if by_bound else problem.penalties(theta) - result.value,
+        -result.value,
         jnp.max(jnp.abs(_conditions(problem, theta, result.grad)), initial=0.0),
         count(problem.example_weights() > 0),
     )

@@ -63,9 +63,11 @@ class Report:
         lines += [f"  {s.name:<{width}}  {count:>10,}" for s, count in self.counts.items()]
         if Status.CONVERGED in self.counts:
             least, median, most = self.num_steps
+            gap = f"gap at most {self.gap:.1e} nats" if math.isfinite(self.gap) else "gap unknown"
+            slope = f", gradient at most {self.grad_norm:.1e}"
             lines.append(
-                f"converged: {least} to {most} steps, median {median:g}; "
-                f"gap at most {self.gap:.1e} nats, gradient at most {self.grad_norm:.1e}"
+                f"converged: {least} to {most} steps, median {median:g}; {gap}"
+                f"{'' if math.isnan(self.grad_norm) else slope}"
             )
         for lane, status, reason in self.failures[:_SHOWN]:
             lines.append(f"lane {lane}: {status.name}: {reason}")

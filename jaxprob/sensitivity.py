@@ -163,6 +163,12 @@ def _over_lanes(fit: Fit, fn: Callable[[Array, Problem], Any]) -> Any:
         raise ValueError("fit: expected one without l1, which has no derivative at the optimum")
     if fit.firth:
         raise ValueError("fit: expected one without Firth's penalty, which has another Hessian")
+    model = fit.model
+    if not (model.choose is None and model.bound is None and model.log_density is None):
+        raise ValueError(
+            f"fit: expected one of a model whose likelihood is a sum of terms of one example each, "
+            f"with derivatives, got {model.name}"
+        )
     if fit.source is None:
         raise ValueError(
             "fit: expected one that refers to its data, got one that has passed through a JAX "

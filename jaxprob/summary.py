@@ -197,6 +197,10 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
     """(p,) and what to say about them."""
     size = sum(np.size(a) for a in jax.tree.leaves(fit.params))
     none = np.full(size, np.nan)
+    if fit.model.choose is not None:
+        return none, ("Standard errors do not exist for choices.",)
+    if fit.model.bound is not None:
+        return none, ("The parameters are those of a posterior, which says how sure it is.",)
     if _positive(fit.l1):
         return none, ("Standard errors do not exist for l1, which picks and shrinks at once.",)
     if status not in _RELIABLE:
@@ -239,6 +243,9 @@ def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
     steps = f"{int(fit.num_steps)} steps"
     if status is Status.CONVERGED and fit.model.closed_form is not None and gap == 0:
         return "the maximum is a formula; nothing but rounding is between it and this."
+    if status is Status.CONVERGED and fit.model.choose is not None:
+        best = "all were compared" if gap == 0 else "there may be better ones that were not tried"
+        return f"the best of the choices that the model compares; {best}."
     if status is Status.CONVERGED:
         return f"{_known(fit)} within {gap:.1e} nats of {_maximum(fit)}, after {steps}."
     own = dict(fit.model.reasons)
@@ -277,5 +284,6 @@ def _known(fit: Fit) -> str:
 
 
 def _maximum(fit: Fit) -> str:
-    """What the gap is about: without latent variables there is one maximum."""
-    return "the maximum" if fit.model.em is None else "a maximum, which need not be the highest"
+    """What the gap is about: one maximum, but for latent variables and bandwidths."""
+    one = fit.model.em is None and fit.model.log_density is None
+    return "the maximum" if one else "a maximum, which need not be the highest"

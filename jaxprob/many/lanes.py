@@ -106,6 +106,7 @@ class Found(NamedTuple):
     direction: Any
     status: Array
     log_likelihood: Array
+    objective: Array
     gap: Array
     grad_norm: Array
     num_steps: Array
@@ -261,6 +262,7 @@ def _found(problem: Problem, result: Result) -> Found:
         made.direction,
         evidence.status,
         made.log_likelihood,
+        made.objective,
         evidence.gap,
         made.grad_norm,
         result.num_steps,

@@ -21,7 +21,7 @@ from jaxprob.many.fitting import fit_many
 from jaxprob.many.keys import check_key
 from jaxprob.models.base import Model, Status
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.problem import Problem, Rows
+from jaxprob.solvers.problem import Rows
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Restarts:
 
     Attributes:
         fits: one a lane; `fits.report()` says which failed.
-        objective: (B,) nats, what was minimised: minus the log-likelihood, plus the penalties.
+        objective: (B,) nats, what was minimised: minus the objective of each fit.
     """
 
     fits: Fit
@@ -147,16 +147,4 @@ def restarts(
         memory_budget=memory_budget,
         progress=progress,
     )
-    return Restarts(fits, np.asarray(_objective(fits, rows)))
-
-
-def _objective(fits: Fit, rows: Rows) -> Array:
-    """(B,) minus the log-likelihood, plus the penalties."""
-
-    def penalty(theta: Array, l2: Array | None, l1: Array | None) -> Array:
-        problem = Problem(rows, l2, l1, fits.model, False, None)
-        ridge = 0.0 if l2 is None else l2 / 2 * jnp.sum(jnp.where(problem.mask(), theta**2, 0.0))
-        return ridge + problem.penalty(theta) - problem.log_prior(theta)
-
-    theta = jax.vmap(lambda params: ravel_pytree(params)[0])(fits.params)
-    return jax.vmap(penalty)(theta, fits.l2, fits.l1) - fits.log_likelihood
+    return Restarts(fits, -np.asarray(fits.objective))

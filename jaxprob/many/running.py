@@ -114,6 +114,7 @@ def _fit(
         params=found.params,
         status=found.status,
         log_likelihood=found.log_likelihood,
+        objective=found.objective,
         gap=found.gap,
         grad_norm=found.grad_norm,
         num_steps=found.num_steps,

@@ -347,7 +347,11 @@ def _score(
 
     def of_density(params: Any) -> Scores:
         none, empty = jnp.full((), jnp.nan, c.dtype), jnp.zeros(num_bins, c.dtype)
-        each = jax.vmap(lambda *example: model.log_prob(params, *example))(*rows.examples)
+        if model.log_density is None:
+            each = jax.vmap(lambda *example: model.log_prob(params, *example))(*rows.examples)
+        else:
+            others = jnp.ones(len(data.x), c.dtype) if data.weights is None else data.weights
+            each = model.log_density(params, rows.x, data.x, others.at[index].set(0.0))
         return Scores(mean(each), none, none, Calibration(empty, empty / 0, empty / 0))
 
     def of_classes(params: Any) -> Scores:

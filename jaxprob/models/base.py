@@ -69,6 +69,14 @@ class Estimate(NamedTuple):
     direction: Any  # like params, along which the likelihood rises for ever, or zeros
 
 
+class Choice(NamedTuple):
+    """What a search among choices found, rather than numbers that a gradient leads to."""
+
+    params: Any
+    status: Array  # () int32, a Status
+    gap: Array  # () nats to the best of the choices: zero if all were tried, infinite if unknown
+
+
 class ClosedForm(NamedTuple):
     """How a maximum follows from sums over the examples."""
 
@@ -220,6 +228,17 @@ class Model(NamedTuple):
     """params -> (), nats, up to a constant: added to the log-likelihood that a fit maximises."""
     closed_form: ClosedForm | None = None
     """The maximum, where it is a formula."""
+    choose: Callable[..., Choice] | None = None
+    """(x, y, weights) -> what is best among choices, or what a search among them finds: for models
+    that have no gradient, such as trees."""
+    bound: Callable[..., Array] | None = None
+    """(params, x, y, weights) -> (), nats: what stands in for the log-likelihood in a fit, a sum
+    over examples. With `log_prior`, minus the divergence from the prior, it is the evidence lower
+    bound."""
+    log_density: Callable[..., Array] | None = None
+    """(params, queries, x, weights) -> (m,) nats: for a model whose density is made of the
+    examples. Its `log_prob` takes them too, `(params, query, x, weights)`, and its log-likelihood
+    leaves each example out of its own density."""
     em: ExpectationMaximisation | None = None
     """The steps of expectation-maximisation, where there is something latent to expect."""
     parameter_names: Callable[..., tuple[str, ...]] | None = None
@@ -239,5 +258,7 @@ def num_classes(model: Model) -> int | None:
 
 
 def value_and_grad(model: Model) -> Callable[..., tuple[Array, Any]]:
-    """The model's log-likelihood and gradient in one call, hand-derived where there is one."""
+    """What a fit maximises, and its gradient in one call, hand-derived where there is one."""
+    if model.bound is not None:
+        return jax.value_and_grad(model.bound)
     return model.log_likelihood_and_grad or jax.value_and_grad(model.log_likelihood)

@@ -1,5 +1,6 @@
 """How a model is fitted: one algorithm per file, one driver."""
 
+from jaxprob.solvers.choice import choice as choice
 from jaxprob.solvers.closed_form import closed_form as closed_form
 from jaxprob.solvers.driver import Trace as Trace
 from jaxprob.solvers.driver import run as run

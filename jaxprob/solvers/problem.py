@@ -123,7 +123,9 @@ class Problem:
         leaves, tree = jax.tree.flatten(self.template())
         parts, start = [], 0
         for leaf in leaves:
-            parts.append(theta[start : start + leaf.size].reshape(leaf.shape))
+            part = theta[start : start + leaf.size].reshape(leaf.shape)
+            is_whole = jnp.issubdtype(leaf.dtype, jnp.integer)
+            parts.append(part.astype(leaf.dtype) if is_whole else part)
             start += leaf.size
         return jax.tree.unflatten(tree, parts)
 
@@ -236,6 +238,35 @@ class Problem:
         params, status = self.model.em.maximise(self.unravel(theta), known)
         return ravel_pytree(params)[0], status
 
+    def choose(self) -> tuple[Array, Array, Array, Array]:
+        """Where the model's own search ends: theta, value there, status, and the gap."""
+        model, data = self.model, self.data
+        assert model.choose is not None  # `fit` has checked the solver
+        made = model.choose(*data.examples, data.weights, **data.extras)
+        theta = ravel_pytree(made.params)[0].astype(data.x.dtype)
+        return theta, self.penalties(theta) - self.objective(theta), made.status, made.gap
+
+    def objective(self, theta: Array) -> Array:
+        """The log-likelihood (), or what stands in for it in a fit."""
+        return self._sum(self.model.bound or self.model.log_likelihood, theta)
+
+    def log_likelihood(self, theta: Array) -> Array:
+        """The log-likelihood ()."""
+        return self._sum(self.model.log_likelihood, theta)
+
+    def _sum(self, fn: Callable[..., Array], theta: Array) -> Array:
+        def of_rows(data: Rows, theta: Array) -> Array:
+            return fn(self.unravel(theta), *data.examples, data.weights, **data.extras)
+
+        return self._over_rows(of_rows, theta)
+
+    def penalties(self, theta: Array) -> Array:
+        """What is added to minus the log-likelihood (), all penalties and the prior together."""
+        value = self.penalty(theta) - self.log_prior(theta)
+        if self.l2 is not None:
+            value += self.l2 / 2 * jnp.sum(jnp.where(self.mask(), theta**2, 0.0))
+        return value - half_log_det(self, theta)[0] if self.firth else value
+
     def _statistics(self, form: ClosedForm) -> Any:
         """What the likelihood knows of the rows, over the devices that hold them."""
 
@@ -302,7 +333,8 @@ class Problem:
         return h + (eye - jax.vmap(self.canonical)(eye)) * size[None, :]
 
     def information(self, theta: Array) -> Array:
-        """Minus the Hessian (p, p) of the log-likelihood."""
+        """Minus the Hessian (p, p) of the log-likelihood, or of what stands in for it."""
+        value = self.model.bound or self.model.log_likelihood
 
         def of_rows(data: Rows, theta: Array) -> Array:
             keywords = {"weights": data.weights} | data.extras
@@ -311,7 +343,7 @@ class Problem:
 
             def negative(theta: Array) -> Array:
                 params = self.unravel(theta)
-                return -self.model.log_likelihood(params, *data.examples, **keywords)
+                return -value(params, *data.examples, **keywords)
 
             return jax.hessian(negative)(theta)
 
