@@ -284,7 +284,8 @@ def _plan(
     traced = _has_tracer((rows, l2, l1, init, solver))
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
-    shards = None if traced else _shards(rows.x)
+    whole = model.log_density is not None  # each example meets all others
+    shards = None if traced or whole else _shards(rows.x)
     blocks = None if traced else block_bytes(rows.x, shards)
     problem = Problem(rows, l2, l1, model, positive, shards, blocks, firth)
     if problem.num_params() == 0:
@@ -465,7 +466,8 @@ def _choose(problem: Problem, traced: bool) -> list[Solver]:
     default = default_solver(problem.model, has_l1=problem.l1 is not None, firth=problem.firth)
     n, d = problem.data.x.shape
     is_small = n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK
-    if traced or is_small or problem.firth or default != newton():
+    whole = problem.model.log_density is not None  # some rows are another problem
+    if traced or is_small or whole or problem.firth or default != newton():
         return [default]
     return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), default]
 

@@ -31,7 +31,8 @@ class Summary:
         level: of the interval from lower to upper.
         num_examples, num_params: counts; what a symmetric softmax does not identify is not counted.
         log_likelihood, null_log_likelihood: nats; NaN where there is no model without features.
-        mcfadden_r2, aic, bic: 1 - ll/null, 2k - 2 ll, k log n - 2 ll.
+        mcfadden_r2, aic, bic: 1 - ll/null, 2k - 2 ll, k log n - 2 ll; NaN where the log-likelihood
+            of these parameters is not its maximum.
         status: a `Status`.
         evidence: the status and what proves it, in words.
         notes: what else a reader must know.
@@ -61,8 +62,8 @@ class Summary:
         facts = [
             ("examples", f"{self.num_examples:,}", "log-likelihood", f"{self.log_likelihood:.6g}"),
             ("parameters", f"{self.num_params:,}", "null", _cell(self.null_log_likelihood, ".6g")),
-            ("AIC", f"{self.aic:.6g}", "McFadden R²", _cell(self.mcfadden_r2, ".4f")),
-            ("BIC", f"{self.bic:.6g}", "status", self.status.name),
+            ("AIC", _cell(self.aic, ".6g"), "McFadden R²", _cell(self.mcfadden_r2, ".4f")),
+            ("BIC", _cell(self.bic, ".6g"), "status", self.status.name),
         ]
         percent = f"{100 * self.level:g} %"
         head = ("", "coefficient", "std. error", "z", "p", f"{percent} from", "to")
@@ -136,6 +137,8 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     tail = [math.erfc(abs(v) / math.sqrt(2)) if np.isfinite(v) else math.nan for v in z]
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
     value, null = float(fit.log_likelihood), float(fit.null_log_likelihood)
+    maximised = fit.model.choose is fit.model.bound is fit.model.log_density is None
+    of_criteria = value if maximised else math.nan
     n = int(fit.num_examples)
     names = parameter_names(fit.params, fit.feature_names, model=fit.model)
     return Summary(
@@ -153,8 +156,8 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
         log_likelihood=value,
         null_log_likelihood=null,
         mcfadden_r2=1 - value / null if null else math.nan,
-        aic=2 * count - 2 * value,
-        bic=count * math.log(n) - 2 * value if n else math.nan,
+        aic=2 * count - 2 * of_criteria,
+        bic=count * math.log(n) - 2 * of_criteria if n else math.nan,
         status=status,
         evidence=_evidence(fit, status, names),
         notes=note,
@@ -199,6 +202,11 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
     none = np.full(size, np.nan)
     if fit.model.choose is not None:
         return none, ("Standard errors do not exist for choices.",)
+    if fit.model.log_density is not None:
+        return none, (
+            "The terms of a leave-one-out likelihood depend on each other, so its curvature gives "
+            "no standard errors; jaxprob.many.bootstrap does.",
+        )
     if fit.model.bound is not None:
         return none, ("The parameters are those of a posterior, which says how sure it is.",)
     if _positive(fit.l1):

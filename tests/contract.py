@@ -11,6 +11,7 @@ from catalogue import MODELS
 from catalogue import draw as draw_linear
 
 from jaxprob.models import gaussian_mixture as gm
+from jaxprob.models import kernel_density as kd
 from jaxprob.models import naive_bayes as nb
 from jaxprob.models.base import Model
 from jaxprob.solvers import em
@@ -29,6 +30,21 @@ class Example(NamedTuple):
     def data(self) -> tuple[jax.Array, ...]:
         """What the model's functions take as examples."""
         return (self.x,) if self.y is None else (self.x, self.y)
+
+    def terms(self, model: Model) -> jax.Array:
+        """(n,) the log-probability of each example; under the others where they are the density."""
+        if model.log_density is None:
+            keys = tuple(self.extras)
+            return jnp.stack(
+                [
+                    model.log_prob(self.params, *own[0], **dict(zip(keys, own[1:], strict=True)))
+                    for own in zip(zip(*self.data, strict=True), *self.extras.values(), strict=True)
+                ]
+            )
+        n = len(self.x)
+        others = jnp.where(jnp.eye(n, dtype=bool), 0.0, self.weights[None, :])
+        one = jax.vmap(model.log_prob, (None, 0, None, 0))
+        return one(self.params, self.x, self.x, others)
 
 
 class Entry(NamedTuple):
@@ -161,10 +177,28 @@ def _points(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> 
     return Example(params, x, None, weights, {})
 
 
+def _over_the_line(model: Model, example: Example) -> float:
+    """The integral over the only column, from one kink to the next by Gauss and Legendre."""
+    inner, far = np.asarray(example.x[:, 0], np.float64), 2.0 ** np.arange(-2, 6)
+    ends = np.concatenate([inner, inner.max() + far, inner.min() - far])
+    ends = np.unique(np.maximum(ends, 0.0) if model.features else ends)
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    half = np.diff(ends)[:, None] / 2
+    x = (ends[:-1, None] + half * (1 + nodes[None, :])).ravel()
+    some = jax.vmap(model.log_prob, (None, 0, None, None))
+    x = jnp.asarray(x, example.x.dtype)[:, None]
+    p = np.exp(np.asarray(some(example.params, x, example.x, example.weights), np.float64))
+    return float(p @ (half * weights[None, :]).ravel())
+
+
 def _over_the_plane(model: Model, example: Example) -> float:
     """The integral over both columns."""
     x = np.stack(np.meshgrid(GRID, GRID), axis=-1).reshape(-1, 2)
-    each = jax.vmap(model.log_prob, (None, 0))(example.params, jnp.asarray(x, example.x.dtype))
+    x = jnp.asarray(x, example.x.dtype)
+    if model.log_density is None:
+        each = jax.vmap(model.log_prob, (None, 0))(example.params, x)
+    else:
+        each = model.log_density(example.params, x, example.x, example.weights)
     return (GRID[1] - GRID[0]) ** 2 * float(jnp.sum(jnp.exp(each)))
 
 
@@ -174,10 +208,32 @@ def _mixture_entry(covariance: str, **settings: Any) -> Entry:
     return Entry(model, _points, _over_the_plane, solver=precise, hard="missing" not in settings)
 
 
+def _near(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
+    """Two clusters in one column or two, with a bandwidth near the best one."""
+    rng = np.random.default_rng(seed)
+    settings = dict(model.log_prob.settings)
+    d = 2 if settings["kernel"] == "gaussian" and settings["bounds"] is None else 1
+    x = rng.standard_normal((n, d)) + 3.0 * (np.arange(n)[:, None] % 2)
+    x = jnp.asarray(np.abs(x) if settings["bounds"] else x, dtype)
+    start = model.init(None, x)
+    params = jax.tree.map(lambda a: a + jnp.asarray(rng.normal(size=a.shape) / 5, dtype), start)
+    weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
+    return Example(params, x, None, weights, {})
+
+
+def _kernel_entry(kernel: str = "gaussian", bandwidth: str = "diagonal", **own: Any) -> Entry:
+    flat = kernel == "gaussian" and not own
+    mass = _over_the_plane if flat else _over_the_line
+    return Entry(kd.model(kernel, bandwidth, **own), _near, mass, -1.0 if own else None)
+
+
 ENTRIES: dict[str, Entry] = {
     **{name: Entry(model, _linear, _over_labels) for name, model in MODELS.items()},
     **{f"naive Bayes, {name}": _bayes_entry(features) for name, features in FAMILIES.items()},
     **{f"Gaussian mixture, {kind}": _mixture_entry(kind) for kind in gm.COVARIANCES},
     "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0, prior_scale=0.5),
     "Gaussian mixture, gaps": _mixture_entry("full", missing=True),
+    **{f"kernel density, {kind}": _kernel_entry(bandwidth=kind) for kind in kd.BANDWIDTHS},
+    "kernel density, exponential": _kernel_entry("exponential"),
+    "kernel density, reflected": _kernel_entry(bounds=(0.0, None)),
 }

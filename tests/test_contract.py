@@ -18,6 +18,7 @@ from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
 OFTEN = (
     *("logistic", "softmax", "Gaussian mixture, full", "Gaussian mixture, gaps"),
+    "kernel density, full",
     *(name for name in ENTRIES if name.startswith("naive")),
 )
 EACH = [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in ENTRIES]
@@ -33,28 +34,12 @@ USUAL = "naive Bayes, mixed", "Gaussian mixture, tied"
 COMPILED = [
     pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
     for name in ENTRIES
-    if name.startswith(("naive", "Gaussian")) or name == "softmax"
+    if name.startswith(("naive", "Gaussian", "kernel")) or name == "softmax"
 ]  # those with linear logits have tests of their own
 
 
 def flat(tree):
     return np.asarray(ravel_pytree(tree)[0], np.float64)
-
-
-def sizes(model, example):
-    """Σ |terms| of the log-likelihood."""
-    keys = tuple(example.extras)
-
-    def one(data, *own):
-        return model.log_prob(example.params, *data, **dict(zip(keys, own, strict=True)))
-
-    each = jax.vmap(one)(example.data, *example.extras.values())
-    return float(jnp.sum(example.weights * jnp.abs(each)))
-
-
-def row(data, i):
-    """One example."""
-    return tuple(a[i] for a in data)
 
 
 def test_no_public_model_is_missing():
@@ -76,13 +61,13 @@ def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
     model = entry.model
     example = entry.draw(model, 1, dtype=dtype)
     params, x, _, weights, extras = example
-    owns = [{name: a[i] for name, a in extras.items()} for i in range(len(x))]
-    terms = [model.log_prob(params, *row(example.data, i), **own) for i, own in enumerate(owns)]
-    assert all(t.shape == () and t.dtype == dtype for t in terms)
-    expected = sum(float(w) * float(t) for w, t in zip(weights, terms, strict=True))
+    terms = example.terms(model)
+    assert terms.shape == (len(x),)
+    assert terms.dtype == dtype
+    terms = np.asarray(terms, np.float64) * np.asarray(weights, np.float64)
     got = model.log_likelihood(params, *example.data, weights, **extras)
     assert got.dtype == dtype
-    assert abs(float(got) - expected) <= SAME_SUM[dtype] * sizes(model, example)
+    assert abs(float(got) - terms.sum()) <= SAME_SUM[dtype] * np.abs(terms).sum()
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -95,6 +80,8 @@ def test_derivatives_by_hand_are_those_of_jax(entry, dtype, seed):
 
     args = example.params, example.data, example.weights
     value = bound(model.log_likelihood)
+    if model.grad_log_likelihood is None:
+        pytest.skip("no derivative by hand")
     assert_gradients_match(value, bound(model.grad_log_likelihood), *args, hard=entry.hard)
     if seed == 0 and model.information is not None:
         assert_hessians_match(value, lambda *a: -bound(model.information)(*a), *args)
@@ -106,6 +93,16 @@ def functions(model):
     return [fn for fn in some if fn is not None]
 
 
+def densities(model, example):
+    """Functions of (params, examples, weights) that cannot tell weights from repeats.
+
+    A leave-one-out likelihood can: an example's repeats are other examples, its weight is its own.
+    """
+    if model.log_density is None:
+        return functions(model)
+    return [lambda params, x, weights=None: model.log_density(params, example.x, x, weights)]
+
+
 def test_weights_are_repeats(entry, x64):
     model = entry.model
     example = entry.draw(model, 3, n=12)
@@ -113,7 +110,7 @@ def test_weights_are_repeats(entry, x64):
     times = np.random.default_rng(0).integers(0, 4, 12)
     again = {name: jnp.repeat(a, times, axis=0) for name, a in extras.items()}
     data = tuple(jnp.repeat(a, times, axis=0) for a in example.data)
-    for fn in functions(model):
+    for fn in densities(model, example):
         weighted = flat(fn(params, *example.data, jnp.asarray(times, x.dtype), **extras))
         repeated = flat(fn(params, *data, **again))
         scale = np.max(np.abs(repeated)) + float(jnp.nansum(data[0] ** 2)) + len(data[0])
@@ -165,12 +162,16 @@ def test_probabilities_of_classes_are_those_of_the_density(entry, dtype):
 def test_samples_have_the_moments_of_the_density(entry, dtype):
     """Of classes, and of each feature times each class: within 5 standard errors."""
     model, count = entry.model, 20_000
-    params, x, _, _, extras = entry.draw(model, 6, n=5, dtype=dtype)
+    params, x, _, weights, extras = entry.draw(model, 6, n=5, dtype=dtype)
     if model.labels is None:
-        drawn = model.sample(params, jax.random.key(0), count)
+        made_of = () if model.log_density is None else (x, weights)
+        drawn = model.sample(params, jax.random.key(0), count, *made_of)
         assert drawn.shape == (count, x.shape[1])
         assert drawn.dtype == dtype
-        assert_scores_vanish(model, params, drawn)
+        if made_of:
+            assert_powers_have_their_mean(model, params, drawn, *made_of)
+        else:
+            assert_scores_vanish(model, params, drawn)
         return
     if not model.joint:
         keys = jax.random.split(jax.random.key(0), count)
@@ -196,6 +197,24 @@ def assert_scores_vanish(model, params, *drawn):
     scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(one(*drawn)))
     error = np.std(scores, axis=0) / np.sqrt(len(scores))
     assert np.all(np.abs(np.mean(scores, axis=0)) <= 5 * error + 1e-12)
+
+
+def assert_powers_have_their_mean(model, params, drawn, points, weights):
+    """Those of the first column, against quadrature over its density."""
+    drawn = flat_rows(drawn)
+    grid = np.linspace(drawn.min() - 1, drawn.max() + 1, 1001)
+    cell = grid[1] - grid[0]
+    axes = [grid] * points.shape[1]
+    every = jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), -1), points.dtype)
+    p = model.log_density(params, every.reshape(-1, len(axes)), points, weights)
+    p = np.exp(flat_rows(p)).reshape([len(grid)] * len(axes)) * cell ** len(axes)
+    p = p.reshape(len(grid), -1).sum(axis=1)
+    for power in (1, 2, 3):
+        error = np.std(drawn[:, 0] ** power) / np.sqrt(len(drawn))
+        mean = np.sum(p * grid**power)
+        assert abs(np.mean(drawn[:, 0] ** power) - mean) <= 5 * error + 1e-3 * np.sum(
+            p * np.abs(grid) ** power
+        )
 
 
 def flat_rows(a):

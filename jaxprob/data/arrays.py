@@ -162,3 +162,31 @@ def _check_axes(name: str, value: Any, shape: str, ndim: int) -> Any:
         hint = "; pass y.ravel()" if name == "y" and value.ndim == 2 else hint
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}{hint}")
     return value
+
+
+def check_columns(name: str, columns: Any, num_columns: int) -> np.ndarray:
+    """Different columns, by their numbers.
+
+    Args:
+        name: of the argument, for the message of an error.
+        columns: a list of integers.
+        num_columns: how many there are to choose from.
+
+    Returns:
+        (len(columns),) integers.
+
+    Raises:
+        ValueError: for none, for what is no list of integers, does not exist or is named twice.
+
+    Example:
+        >>> check_columns("columns", [2, 0], 3).tolist()
+        [2, 0]
+    """
+    index = np.asarray(columns)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
+        raise ValueError(f"{name}: expected a list of column numbers, got {columns!r}")
+    if index.min() < 0 or index.max() >= num_columns or len(np.unique(index)) < len(index):
+        raise ValueError(
+            f"{name}: expected different columns among 0..{num_columns - 1}, got {columns!r}"
+        )
+    return index

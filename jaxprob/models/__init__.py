@@ -1,6 +1,7 @@
 """What is assumed: one file per model, pure functions of parameters and examples."""
 
 from jaxprob.models import gaussian_mixture as gaussian_mixture
+from jaxprob.models import kernel_density as kernel_density
 from jaxprob.models import logistic as logistic
 from jaxprob.models import naive_bayes as naive_bayes
 from jaxprob.models import softmax as softmax

@@ -50,6 +50,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.data.arrays import check_columns
 from jaxprob.models.base import Bind, ExpectationMaximisation, Features, Model, Status
 from jaxprob.numerics import log_softmax, logsumexp, softmax, total
 from jaxprob.numerics.components import (
@@ -536,7 +537,7 @@ def marginal(params: Params, columns: Sequence[int]) -> Params:
         >>> marginal(params, [1]).means.tolist()
         [[2.0]]
     """
-    index = _columns("columns", columns, params.means.shape[1])
+    index = check_columns("columns", columns, params.means.shape[1])
     means = params.means[:, index]
     if _is_diagonal(params):
         log_scale = jnp.broadcast_to(params.log_scale, params.means.shape)[:, index]
@@ -566,7 +567,7 @@ def conditional(params: Params, columns: Sequence[int], values: Array) -> Params
         [0.982, 0.018]
     """
     d = params.means.shape[1]
-    given = _columns("columns", columns, d)
+    given = check_columns("columns", columns, d)
     rest = np.setdiff1d(np.arange(d), given)
     if not len(rest):
         raise ValueError(f"columns: expected fewer than {d}, so that some are left, got {columns}")
@@ -717,15 +718,6 @@ def _any(x: Any, xp: Any) -> Any:
 def _expected(x: Any, xp: Any) -> str:
     """Never asked for."""
     return "expected finite numbers or NaN"
-
-
-def _columns(name: str, columns: Sequence[int], d: int) -> np.ndarray:
-    index = np.asarray(columns)
-    if index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
-        raise ValueError(f"{name}: expected a list of column numbers, got {columns!r}")
-    if index.min() < 0 or index.max() >= d or len(np.unique(index)) < len(index):
-        raise ValueError(f"{name}: expected different columns among 0..{d - 1}, got {columns!r}")
-    return index
 
 
 def _is_diagonal(params: Params) -> bool:

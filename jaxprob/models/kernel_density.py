@@ -1,0 +1,681 @@
+r"""Kernel density estimates: a density that is made of the examples.
+
+The model, with examples x_j of weights c_j, W = Σ_j c_j, and a kernel K, which is itself a density:
+
+    p(x) = |det A| / W · Σ_j c_j K(A (x - x_j))                                           (3.14)
+
+A is lower triangular, with exp(-s_e) on its diagonal, s the `log_scale`, and what is below in
+`lower`, row by row, as in a Gaussian mixture: AᵀA is the inverse of the kernels' covariance (for
+the Gaussian one). Bandwidths are scalar, diagonal or full. The kernels, with r = ‖A (x - x_j)‖:
+
+    gaussian  exp(-r²/2),   epanechnikov  (1 - r²)₊,   tophat  1{r < 1},   exponential  exp(-r)
+
+The examples are data, which `log_prob` is given again: they are no parameters. Under its own
+density each would be likeliest with no bandwidth at all, so the log-likelihood that a fit maximises
+leaves each one out of its own density:
+
+    ℓ(s, A) = Σ_i c_i log p_{-i}(x_i),   p_{-i}(x) = |det A| / (W - c_i) Σ_{j≠i} c_j K(A (x - x_j))
+                                                                                          (3.15)
+which estimates the expected log-density of new examples, and with it the Kullback-Leibler
+divergence from the truth. An example of weight c_i is left out with all of its weight, so that the
+resamples of a bootstrap do not find themselves again. With the Gaussian kernel, r_ij the share of
+x_j in p_{-i}(x_i), and z_ij = A (x_i - x_j),
+
+    M = Σ_i c_i Σ_{j≠i} r_ij z_ij z_ijᵀ
+    ∂ℓ/∂s_e = (M A⁻ᵀ)_ee A_ee - W,        ∂ℓ/∂A_ef = -(M A⁻ᵀ)_ef,  e > f                  (3.16)
+
+Where columns have bounds, kernels are reflected there: p(x) is the sum of (3.14) over x and its
+mirror images, and zero outside. With two bounds in a column, what is further out than one width is
+lost. That of the top-hat kernel is constant but for jumps, so its likelihood (3.15) has no gradient
+that leads anywhere: take the bandwidth from a rule, or compare some by `log_likelihood`.
+
+Rules for the bandwidth and estimates on a grid are in `jaxprob.models.kernels`, and here by name.
+
+Source: Silverman, Density Estimation for Statistics and Data Analysis, 1986, sections 2.10, 3.4.4
+and 4.2; Duin, IEEE Transactions on Computers C-25, 1976 (leave-one-out likelihood).
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxprob.data.arrays import check_columns
+from jaxprob.models import kernels
+from jaxprob.models.base import Bind, Features, Model, Status
+from jaxprob.models.kernels import KERNELS
+from jaxprob.models.kernels import Bandwidth as Params
+from jaxprob.models.kernels import Grid as Grid
+from jaxprob.models.kernels import interpolate as interpolate
+from jaxprob.models.kernels import inverse_factor as factor_of
+from jaxprob.models.kernels import isj as isj
+from jaxprob.models.kernels import scott as scott
+from jaxprob.models.kernels import silverman as silverman
+from jaxprob.numerics import logsumexp
+from jaxprob.numerics.components import inverse_factor, inverse_of_lower
+
+BANDWIDTHS = ("scalar", "diagonal", "full")
+_MOST_IMAGES = 729
+_ROWS = 512  # at a time, of what is compared with all others
+_JUST_REACHED = 1.05  # times the distance to the farthest nearest neighbour
+
+Bounds = tuple[tuple[float | None, float | None], ...] | None
+"""(lowest, highest) of each column, None where there is no such; or one such pair for all."""
+
+
+def init(
+    key: Array | None,
+    x: Array,
+    weights: Array | None = None,
+    *,
+    kernel: str = "gaussian",
+    bandwidth: str = "diagonal",
+) -> Params:
+    """Silverman's rule; with a compact kernel so wide that each example reaches another.
+
+    Args:
+        key: not used: the same start with every key.
+        x: (n, d) floating.
+        weights: (n,) c_i ≥ 0; one each where None.
+        kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
+        bandwidth: "scalar", "diagonal" or "full".
+
+    Returns:
+        Params in the dtype of x; those of a full bandwidth without correlations.
+
+    Example:
+        >>> init(None, jnp.array([[0.0], [1.0], [2.0]])).log_scale.shape
+        (1,)
+    """
+    del key
+    d = x.shape[1]
+    log_scale = jnp.log(silverman(x, weights))
+    if bandwidth == "scalar":
+        log_scale = jnp.mean(log_scale, keepdims=True)
+    if kernel in kernels.COMPACT:
+        log_scale += jnp.maximum(0.0, jnp.log(_JUST_REACHED * _farthest(x, weights, log_scale)))
+    return Params(log_scale, jnp.zeros(d * (d - 1) // 2 if bandwidth == "full" else 0, x.dtype))
+
+
+def log_prob(
+    params: Params,
+    x: Array,
+    points: Array,
+    weights: Array | None = None,
+    *,
+    kernel: str = "gaussian",
+    bounds: Bounds = None,
+) -> Array:
+    """The log-density log p(x) of one example (equation 3.14).
+
+    Args:
+        params: Params.
+        x: (d,) floating.
+        points: (n, d) the examples that the density is made of.
+        weights: (n,) c_j ≥ 0 of these; one each where None.
+        kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
+        bounds: of the columns, see `model`.
+
+    Returns:
+        () nats; -∞ where no kernel reaches.
+
+    Example:
+        >>> params = of_bandwidth(1.0)
+        >>> round(float(log_prob(params, jnp.array([1.0]), jnp.array([[0.0], [2.0]]))), 4)
+        -1.4189
+    """
+    d = points.shape[1]
+    c = jnp.ones(len(points), x.dtype) if weights is None else weights
+    factor = _matrix(params, d)
+    images = jnp.stack([image[0] for image in _images(x[None, :], bounds)])
+    z = jnp.matmul(images[:, None, :] - points[None, :, :], factor.T, precision="highest")
+    squared = jnp.sum(z**2, axis=-1)
+    head = jnp.sum(jnp.log(jnp.diagonal(factor))) - kernels.log_normaliser(kernel, d)
+    if kernel in kernels.COMPACT:
+        log_sum = jnp.log(jnp.sum(c[None, :] * kernels.shape(squared, kernel)))
+    else:
+        log_sum = logsumexp((jnp.log(c)[None, :] + kernels.log_shape(squared, kernel)).ravel())
+    inside = _inside(x[None, :], bounds)[0]
+    return jnp.where(inside, log_sum + head - jnp.log(jnp.sum(c)), -jnp.inf)
+
+
+def log_density(
+    params: Params,
+    queries: Array,
+    points: Array,
+    weights: Array | None = None,
+    *,
+    kernel: str = "gaussian",
+    bounds: Bounds = None,
+) -> Array:
+    """The log-densities log p(x) of many examples (equation 3.14), in blocks of bounded memory.
+
+    Args:
+        params: Params.
+        queries: (m, d) floating.
+        points: (n, d) the examples that the density is made of.
+        weights: (n,) c_j ≥ 0 of these; one each where None.
+        kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
+        bounds: of the columns, see `model`.
+
+    Returns:
+        (m,) nats; -∞ where no kernel reaches.
+
+    Example:
+        >>> x = jnp.array([[0.0], [2.0]])
+        >>> round(float(log_density(of_bandwidth(1.0), jnp.array([[1.0]]), x)[0]), 4)
+        -1.4189
+    """
+    factor = factor_of(params, points.shape[1])
+    each = [
+        kernels.log_density(image, points, factor, weights, kernel=kernel)
+        for image in _images(queries, bounds)
+    ]
+    together = each[0] if len(each) == 1 else logsumexp(jnp.stack(each, axis=1))
+    return jnp.where(_inside(queries, bounds), together, -jnp.inf)
+
+
+def grad_log_density(
+    params: Params,
+    queries: Array,
+    points: Array,
+    weights: Array | None = None,
+    *,
+    kernel: str = "gaussian",
+) -> Array:
+    """The gradient of the log-density log p in x, derived by hand (equation K.2).
+
+    Args:
+        params: Params.
+        queries: (m, d) floating, where.
+        points: (n, d) the examples that the density is made of.
+        weights: (n,) c_j ≥ 0 of these; one each where None.
+        kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
+
+    Returns:
+        (m, d) nats per unit of each column; zero where the density is zero all around.
+
+    Example:
+        >>> x, at = jnp.array([[0.0]]), jnp.array([[1.5]])
+        >>> grad_log_density(of_bandwidth(1.0), at, x).tolist()
+        [[-1.5]]
+    """
+    factor = factor_of(params, points.shape[1])
+    return kernels.grad_log_density(queries, points, factor, weights, kernel=kernel)
+
+
+def log_likelihood(
+    params: Params,
+    x: Array,
+    weights: Array | None = None,
+    *,
+    kernel: str = "gaussian",
+    bounds: Bounds = None,
+) -> Array:
+    """The leave-one-out log-likelihood Σ_i c_i log p_{-i}(x_i) (equation 3.15).
+
+    Args:
+        params: Params.
+        x: (n, d) floating.
+        weights: (n,) c_i ≥ 0; one each where None.
+        kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
+        bounds: of the columns, see `model`.
+
+    Returns:
+        () nats; -∞ where no other example reaches some example.
+
+    Example:
+        >>> round(float(log_likelihood(of_bandwidth(1.0), jnp.array([[0.0], [0.0]]))), 4)
+        -1.8379
+    """
+    images = _images(x, bounds)[1:]
+    return kernels.leave_one_out(params, x, weights, kernel=kernel, images=images)
+
+
+def grad_log_likelihood(
+    params: Params,
+    x: Array,
+    weights: Array | None = None,
+) -> Params:
+    """The gradient of `log_likelihood` with the Gaussian kernel, derived by hand (equation 3.16).
+
+    Args:
+        params: Params.
+        x: (n, d) floating.
+        weights: (n,) c_i ≥ 0; one each where None.
+
+    Returns:
+        Params, nats per unit of each.
+
+    Example:
+        >>> grad_log_likelihood(of_bandwidth(1.0), jnp.array([[0.0], [2.0]])).log_scale.tolist()
+        [6.0]
+    """
+    return log_likelihood_and_grad(params, x, weights)[1]
+
+
+def log_likelihood_and_grad(
+    params: Params, x: Array, weights: Array | None = None, *, block_bytes: int | None = None
+) -> tuple[Array, Params]:
+    """`log_likelihood` and `grad_log_likelihood`, from one pass over all pairs (equation 3.16).
+
+    Args:
+        params: Params.
+        x: (n, d) floating.
+        weights: (n,) c_i ≥ 0; one each where None.
+        block_bytes: not used: blocks are those of the pairs.
+
+    Returns:
+        () and Params, nats.
+
+    Example:
+        >>> value, grad = log_likelihood_and_grad(of_bandwidth(1.0), jnp.array([[0.0], [2.0]]))
+        >>> round(float(value), 4), grad.log_scale.tolist()
+        (-5.8379, [6.0])
+    """
+    del block_bytes
+    return kernels.leave_one_out_and_grad(params, x, weights)
+
+
+def sample(
+    params: Params,
+    key: Array,
+    num: int,
+    points: Array,
+    weights: Array | None = None,
+    *,
+    kernel: str = "gaussian",
+    bounds: Bounds = None,
+) -> Array:
+    """Draw examples from the density (equation 3.14).
+
+    Args:
+        params: Params.
+        key: a typed PRNG key.
+        num: how many.
+        points: (n, d) the examples that the density is made of.
+        weights: (n,) c_j ≥ 0 of these; one each where None.
+        kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
+        bounds: of the columns, see `model`.
+
+    Returns:
+        (num, d) of the dtype of the points.
+
+    Example:
+        >>> sample(of_bandwidth(1.0), jax.random.key(0), 3, jnp.array([[0.0], [2.0]])).shape
+        (3, 1)
+    """
+    d, dtype = points.shape[1], points.dtype
+    which, direction, length = jax.random.split(key, 3)
+    share = None if weights is None else weights / jnp.sum(weights)
+    centers = points[jax.random.choice(which, len(points), (num,), p=share)]
+    z = jax.random.normal(direction, (num, d), dtype)
+    if kernel != "gaussian":
+        squared = jnp.sum(z**2, axis=1)
+        if kernel == "exponential":
+            radius = jax.random.gamma(length, float(d), (num,), dtype)
+        elif kernel == "tophat":
+            radius = jax.random.uniform(length, (num,), dtype) ** (1 / d)
+        else:
+            radius = jnp.sqrt(jax.random.beta(length, d / 2, 2.0, (num,), dtype))
+        z = z * (radius / jnp.sqrt(squared))[:, None]
+    root = inverse_of_lower(_matrix(params, d))
+    return _folded(centers + jnp.matmul(z, root.T, precision="highest"), bounds)
+
+
+def of_bandwidth(bandwidth: Any) -> Params:
+    """The parameters that a bandwidth stands for.
+
+    Args:
+        bandwidth: h > 0, a number; (d,) one for each column; or (d, d), the covariance of Gaussian
+            kernels: h² is that of a number.
+
+    Returns:
+        Params in the bandwidth's dtype.
+
+    Raises:
+        ValueError: for another shape.
+
+    Example:
+        >>> of_bandwidth(jnp.array([1.0, 2.0])).log_scale.shape
+        (2,)
+    """
+    h = jnp.asarray(bandwidth)
+    h = h if jnp.issubdtype(h.dtype, jnp.floating) else h.astype(jnp.result_type(float))
+    if h.ndim > 2 or (h.ndim == 2 and h.shape[0] != h.shape[1]):
+        raise ValueError(f"bandwidth: expected shape (), (d,) or (d, d), got {h.shape}")
+    if h.ndim < 2:
+        return Params(jnp.log(jnp.atleast_1d(h)), jnp.zeros(0, h.dtype))
+    factor = inverse_factor(h)
+    return Params(-jnp.log(jnp.diagonal(factor)), factor[np.tril_indices(len(h), -1)])
+
+
+def covariance(params: Params, d: int) -> Array:
+    """The covariance (AᵀA)⁻¹ of Gaussian kernels; of others it is a multiple of this.
+
+    Args:
+        params: Params.
+        d: number of columns.
+
+    Returns:
+        (d, d).
+
+    Example:
+        >>> covariance(of_bandwidth(2.0), 2).round(4).tolist()
+        [[4.0, 0.0], [0.0, 4.0]]
+    """
+    root = inverse_of_lower(_matrix(params, d))
+    return jnp.matmul(root, root.T, precision="highest")
+
+
+def marginal(params: Params, points: Array, columns: Sequence[int]) -> tuple[Params, Array]:
+    """The density of some columns, with Gaussian kernels.
+
+    Args:
+        params: Params.
+        points: (n, d) the examples that the density is made of.
+        columns: which, in the order wanted.
+
+    Returns:
+        Params, and the points (n, len(columns)) of a kernel density with the same weights.
+
+    Raises:
+        ValueError: where a column does not exist or is named twice.
+
+    Example:
+        >>> marginal(of_bandwidth(1.0), jnp.array([[0.0, 1.0], [2.0, 3.0]]), [1])[1].tolist()
+        [[1.0], [3.0]]
+    """
+    index = check_columns("columns", columns, points.shape[1])
+    some = covariance(params, points.shape[1])[index[:, None], index[None, :]]
+    return of_bandwidth(some), points[:, index]
+
+
+def conditional(
+    params: Params,
+    points: Array,
+    columns: Sequence[int],
+    values: Array,
+    weights: Array | None = None,
+) -> tuple[Params, Array, Array]:
+    """The density of the other columns, given some, with Gaussian kernels: p(x_a | x_b).
+
+    It is a kernel density again. With H the covariance of the kernels, and c'_j the weights,
+
+        c'_j ∝ c_j N(x_b; x_jb, H_bb),   x'_j = x_ja + H_ab H_bb⁻¹ (x_b - x_jb),
+        H' = H_aa - H_ab H_bb⁻¹ H_ba                                                      (3.17)
+
+    Args:
+        params: Params.
+        points: (n, d) the examples that the density is made of.
+        columns: b, those that are given.
+        values: (len(b),) what they are.
+        weights: (n,) c_j ≥ 0; one each where None.
+
+    Returns:
+        Params, points (n, a) and weights (n,), which add up to one, of the columns that are not
+        given, in their order.
+
+    Raises:
+        ValueError: where nothing is left, or a column does not exist or is named twice.
+
+    Example:
+        >>> x = jnp.array([[0.0, -1.0], [4.0, 1.0]])
+        >>> _, points, c = conditional(of_bandwidth(1.0), x, [0], jnp.array([1.0]))
+        >>> points.tolist(), [round(float(w), 3) for w in c]
+        ([[-1.0], [1.0]], [0.982, 0.018])
+    """
+    d = points.shape[1]
+    given = check_columns("columns", columns, d)
+    rest = np.setdiff1d(np.arange(d), given)
+    if not len(rest):
+        raise ValueError(f"columns: expected fewer than {d}, so that some are left, got {columns}")
+    away = jnp.asarray(values, points.dtype)[None, :] - points[:, given]
+    spread = covariance(params, d)
+    factor = inverse_factor(spread[given[:, None], given[None, :]])
+    z = jnp.matmul(away, factor.T, precision="highest")
+    log_shares = -jnp.sum(z**2, axis=1) / 2
+    log_shares = log_shares if weights is None else log_shares + jnp.log(weights)
+    across = jnp.matmul(spread[rest[:, None], given[None, :]], factor.T, precision="highest")
+    moved = points[:, rest] + jnp.matmul(z, across.T, precision="highest")
+    left = spread[rest[:, None], rest[None, :]] - jnp.matmul(across, across.T, precision="highest")
+    return of_bandwidth(left), moved, jnp.exp(log_shares - logsumexp(log_shares))
+
+
+def on_grid(
+    params: Params,
+    points: Array,
+    weights: Array | None = None,
+    *,
+    tolerance: float = 1e-6,
+    shape: tuple[int, ...] | None = None,
+) -> Grid:
+    """The density with Gaussian kernels on a grid around the points, by Fourier transforms.
+
+    For one to three columns; `interpolate` gives the density between. The cost is that of reading
+    the points and of transforming the grid. With a shape it can be called inside of `jax.jit`.
+
+    Args:
+        params: Params.
+        points: (n, d) the examples that the density is made of.
+        weights: (n,) c_j ≥ 0 of these; one each where None.
+        tolerance: the error, relative to the peak of one kernel (equation K.9).
+        shape: (d,) how many cells, instead of what the tolerance wants.
+
+    Returns:
+        Grid.
+
+    Raises:
+        ValueError: for more than three columns.
+
+    Example:
+        >>> grid = on_grid(of_bandwidth(1.0), jnp.array([[0.0]]))
+        >>> round(float(grid.density.max()), 4)
+        0.3989
+    """
+    d = points.shape[1]
+    if d > 3:
+        raise ValueError(f"points: expected at most 3 columns, got {d}; use log_density")
+    factor = factor_of(params, d)
+    if shape is None:
+        shape = kernels.grid_shape(points, factor, tolerance=tolerance)
+    return kernels.binned_density(points, factor, weights, shape=shape)
+
+
+def parameter_names(params: Params, feature_names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """What the entries of the parameters are called, in the order of `ravel_pytree`.
+
+    Args:
+        params: Params.
+        feature_names: of the columns; x0, x1, ... where None.
+
+    Returns:
+        (p,) names.
+
+    Example:
+        >>> parameter_names(of_bandwidth(jnp.eye(2)), None)
+        ('log_scale[x0]', 'log_scale[x1]', 'lower[x1, x0]')
+    """
+    d = params.log_scale.shape[-1]
+    if d == 1 and feature_names is not None and len(feature_names) > 1:
+        return ("log_scale",)
+    names = feature_names or tuple(f"x{j}" for j in range(d))
+    rows, columns = np.tril_indices(d, -1) if params.lower.shape[-1] else ((), ())
+    lower = [f"lower[{names[i]}, {names[j]}]" for i, j in zip(rows, columns, strict=True)]
+    return (*(f"log_scale[{name}]" for name in names), *lower)
+
+
+def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any = None) -> Model:
+    """A kernel density for `jaxprob.fit`, which chooses the bandwidth by leaving each example out.
+
+    Args:
+        kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
+        bandwidth: "scalar", "diagonal" or "full".
+        bounds: where kernels are reflected: a pair (lowest, highest) for each column, None where
+            there is no such bound; or one such pair for all columns. At most 6 columns can have
+            two bounds.
+
+    Returns:
+        A Model; two of them with the same settings are equal. Its `log_prob`, `log_density` and
+        `sample` want the examples, and their weights if any, as their last arguments.
+
+    Raises:
+        ValueError: for what is none of the above.
+
+    Example:
+        >>> import jaxprob as jp
+        >>> x = [[0.0], [0.5], [1.0], [3.0], [3.5]]
+        >>> result = jp.fit(model(), x)
+        >>> round(float(jnp.exp(result.params.log_scale)[0]), 3)
+        0.572
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel: expected one of {KERNELS}, got {kernel!r}")
+    if bandwidth not in BANDWIDTHS:
+        raise ValueError(f"bandwidth: expected one of {BANDWIDTHS}, got {bandwidth!r}")
+    bounds = _checked(bounds)
+    own = {"kernel": kernel, "bounds": bounds}
+    by_hand = kernel == "gaussian" and bounds is None
+    return Model(
+        name="Kernel density",
+        labels=None,
+        init=Bind(init, kernel=kernel, bandwidth=bandwidth),
+        log_prob=Bind(log_prob, **own),
+        log_likelihood=Bind(log_likelihood, **own),
+        grad_log_likelihood=grad_log_likelihood if by_hand else None,
+        log_likelihood_and_grad=log_likelihood_and_grad if by_hand else None,
+        sample=Bind(sample, **own),
+        log_density=Bind(log_density, **own),
+        features=None
+        if bounds is None
+        else Features(Bind(_valid, bounds=bounds), Bind(_expected, bounds=bounds)),
+        parameter_names=parameter_names,
+        columns=1,
+        reasons=_REASONS,
+    )
+
+
+_NARROW = (
+    "the bandwidth has no best value; a column is constant, fewer than two examples differ, or "
+    "every example occurs twice, which favours a bandwidth of zero"
+)
+_REASONS = ((Status.NON_FINITE, _NARROW), (Status.MAX_STEPS, _NARROW), (Status.SINGULAR, _NARROW))
+
+
+def _checked(bounds: Any) -> Bounds:
+    """Pairs of numbers, as tuples."""
+    if bounds is None:
+        return None
+    wanted = "bounds: expected a pair (lowest, highest), or one for each column"
+    try:
+        pairs = tuple(bounds)
+        one = len(pairs) == 2 and not any(isinstance(b, tuple | list) for b in pairs)
+        pairs = tuple((low, high) for low, high in ((pairs,) if one else pairs))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{wanted}, got {bounds!r}") from error
+    made, images = [], 1
+    for pair in pairs:
+        low, high = (-math.inf if b is None else float(b) for b in pair)
+        high = math.inf if pair[1] is None else high
+        if not low < high:
+            raise ValueError(f"bounds: expected the lowest below the highest, got {pair}")
+        ends = tuple(None if math.isinf(b) else b for b in (low, high))
+        made.append(ends)
+        images *= 3 - ends.count(None)
+    if images > _MOST_IMAGES:
+        raise ValueError(f"bounds: expected at most {_MOST_IMAGES} mirror images, got {images}")
+    return None if images == 1 else tuple(made)
+
+
+def _of_columns(bounds: Bounds, d: int) -> tuple[tuple[float | None, float | None], ...]:
+    """One pair for each column."""
+    if bounds is None:
+        return ((None, None),) * d
+    if len(bounds) not in (1, d):
+        raise ValueError(f"bounds: expected one pair, or one for each of {d} columns, got {bounds}")
+    return bounds * d if len(bounds) < d else bounds
+
+
+def _images(x: Array, bounds: Bounds) -> list[Array]:
+    """The queries (m, d), and where they are in the mirrors of each bound."""
+    if bounds is None:
+        return [x]
+    choices = [
+        (None, *(b for b in pair if b is not None)) for pair in _of_columns(bounds, x.shape[1])
+    ]
+    made = []
+    for mirrors in itertools.product(*choices):
+        columns = [x[:, e] if at is None else 2 * at - x[:, e] for e, at in enumerate(mirrors)]
+        made.append(jnp.stack(columns, axis=1))
+    return made
+
+
+def _inside(x: Array, bounds: Bounds) -> Array:
+    """(m,) bool."""
+    low, high = _ends(bounds, x.shape[1])
+    dtype = x.dtype
+    above = x >= jnp.asarray(low, dtype)[None, :]
+    return jnp.all(above & (x <= jnp.asarray(high, dtype)[None, :]), axis=1)
+
+
+def _folded(x: Array, bounds: Bounds) -> Array:
+    """Examples (m, d) reflected at the bounds as often as they are beyond one."""
+    columns = []
+    for e, (low, high) in enumerate(_of_columns(bounds, x.shape[1])):
+        column = x[:, e]
+        if low is not None and high is not None:
+            beyond = jnp.mod(column - low, 2 * (high - low))
+            column = low + jnp.minimum(beyond, 2 * (high - low) - beyond)
+        elif low is not None:
+            column = low + jnp.abs(column - low)
+        elif high is not None:
+            column = high - jnp.abs(column - high)
+        columns.append(column)
+    return jnp.stack(columns, axis=1)
+
+
+def _ends(bounds: Bounds, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """(d,) the lowest and highest of each column."""
+    pairs = _of_columns(bounds, d)
+    low = [-math.inf if b is None else b for b, _ in pairs]
+    return np.array(low), np.array([math.inf if b is None else b for _, b in pairs])
+
+
+def _valid(x: Any, xp: Any, *, bounds: Bounds) -> Any:
+    """() bool, whether all is inside the bounds."""
+    low, high = _ends(bounds, x.shape[1])
+    low, high = xp.asarray(low, x.dtype)[None, :], xp.asarray(high, x.dtype)[None, :]
+    return xp.all((x >= low) & (x <= high))
+
+
+def _expected(x: Any, xp: Any, *, bounds: Bounds) -> str:
+    low, high = (end.astype(x.dtype) for end in _ends(bounds, x.shape[1]))
+    row, column = xp.argwhere((x < low[None, :]) | (x > high[None, :]))[0]
+    got = f"got {x[row, column]} in row {row}, column {column}"
+    return f"expected numbers from {low[column]} to {high[column]}, {got}"
+
+
+def _matrix(params: Params, d: int) -> Array:
+    """(d, d) the matrix A."""
+    factor = factor_of(params, d)
+    return jnp.diag(factor) if factor.ndim == 1 else factor
+
+
+def _farthest(x: Array, weights: Array | None, log_scale: Array) -> Array:
+    """() the largest distance of an example to its nearest other one, in units of the scale."""
+    z = x * jnp.exp(-log_scale)[None, :]
+    counts = jnp.ones(len(x), bool) if weights is None else weights > 0
+    number = jnp.arange(len(x))
+
+    def nearest(one: tuple[Array, Array]) -> Array:
+        at, i = one
+        squared = jnp.sum((z - at[None, :]) ** 2, axis=1)
+        return jnp.min(jnp.where(counts & (number != i), squared, jnp.inf))
+
+    squared = jax.lax.map(nearest, (z, number), batch_size=_ROWS)
+    return jnp.sqrt(jnp.max(jnp.where(counts, squared, 0.0)))
