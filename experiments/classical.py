@@ -1,4 +1,4 @@
-"""Are the classical models fast? Against scikit-learn, on the same data in one process.
+"""Are the classical models fast? Against scikit-learn and others, on the same data in one process.
 
     python -m experiments.classical                   # everything
     python -m experiments.classical --only mixtures   # one part
@@ -7,7 +7,8 @@
 Parts: naive_bayes (Gaussian, one fit of many examples; and a thousand resamples in one call against
 a loop over scikit-learn, of which a part is run and its time scaled); mixtures (a step of EM from
 one start; and a hundred starts of one to eight components, in one call against a pool of processes,
-with scikit-learn's tolerance of 1e-3 nats per example).
+with scikit-learn's tolerance of 1e-3 nats per example); kernels (exact log-densities; the bandwidth
+by leaving out, against statsmodels; a grid by Fourier transforms, against KDEpy; and memory).
 
 Times are medians after a warm-up, ours and theirs in turn. Each row says how far the parameters of
 the two are apart, relative to their size, or for the search of mixtures by how many nats our best
@@ -26,7 +27,7 @@ import numpy as np
 from sklearn.naive_bayes import GaussianNB
 
 import jaxprob as jp
-from experiments import _common, _mixtures
+from experiments import _common, _kernels, _mixtures
 from experiments.benchmark import in_turn
 from jaxprob.many import fit_many
 from jaxprob.models import naive_bayes
@@ -135,7 +136,19 @@ def mixture_rows(args: argparse.Namespace) -> list[list]:
     return rows + [_mixtures.search(*search, dtype, args.seed) for dtype in dtypes]
 
 
-PARTS = {"naive_bayes": naive_bayes_rows, "mixtures": mixture_rows}
+def kernel_rows(args: argparse.Namespace) -> list[list]:
+    """The part kernels."""
+    exact = (500, 100) if args.quick else _kernels.EXACT
+    few = (60, 2) if args.quick else _kernels.BANDWIDTH
+    many = 5_000 if args.quick else _kernels.BINNED
+    memory = (2_000, 500) if args.quick else _kernels.MEMORY
+    rows = [_kernels.exact(*exact, d, args.seed, min(5, args.repeats)) for d in (1, 2, 6)]
+    rows.append(_kernels.bandwidth(*few, args.seed, args.repeats))
+    rows += _kernels.binned(many, args.seed, args.repeats)
+    return [*rows, _kernels.memory(*memory, args.seed)]
+
+
+PARTS = {"naive_bayes": naive_bayes_rows, "mixtures": mixture_rows, "kernels": kernel_rows}
 
 
 def main() -> int:
@@ -147,13 +160,13 @@ def main() -> int:
     args = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     jp.use_all_cores()
-    columns = ["what", "scikit-learn s", "jaxprob s", "times as fast", "target", "apart"]
+    columns = ["what", "peer s", "jaxprob s", "times as fast", "target", "apart"]
     kept = args.out / "classical.json"
     # Parts run at other times stay, each with the environment that it ran in.
     numbers = json.loads(kept.read_text())["numbers"] if kept.exists() else {}
     for name in _common.progress(args.only or list(PARTS), "classical"):
         rows = PARTS[name](args)
-        _common.table(f"Against scikit-learn: {name}", columns, rows)
+        _common.table(f"Against others: {name}", columns, rows)
         found = [dict(zip(columns, row, strict=True)) for row in rows]
         numbers[name] = {"environment": _common.environment(), "quick": args.quick, "rows": found}
         _common.record("classical", args.out, numbers)

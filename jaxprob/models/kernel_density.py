@@ -282,6 +282,24 @@ def log_likelihood_and_grad(
     return kernels.leave_one_out_and_grad(params, x, weights)
 
 
+def information(params: Params, x: Array, weights: Array | None = None) -> Array:
+    """Minus the Hessian of `log_likelihood` with the Gaussian kernel, by hand (equation K.11).
+
+    Args:
+        params: Params.
+        x: (n, d) floating.
+        weights: (n,) c_i ≥ 0; one each where None.
+
+    Returns:
+        (p, p), in the order of `ravel_pytree(params)`.
+
+    Example:
+        >>> information(of_bandwidth(1.0), jnp.array([[0.0], [2.0]])).tolist()
+        [[16.0]]
+    """
+    return kernels.leave_one_out_information(params, x, weights)
+
+
 def sample(
     params: Params,
     key: Array,
@@ -549,6 +567,7 @@ def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any 
         log_likelihood=Bind(log_likelihood, **own),
         grad_log_likelihood=grad_log_likelihood if by_hand else None,
         log_likelihood_and_grad=log_likelihood_and_grad if by_hand else None,
+        information=information if by_hand else None,
         sample=Bind(sample, **own),
         log_density=Bind(log_density, **own),
         features=None

@@ -8,6 +8,9 @@ from jaxprob.models.kernels.binned import binned_density as binned_density
 from jaxprob.models.kernels.binned import error_bound as error_bound
 from jaxprob.models.kernels.binned import grid_shape as grid_shape
 from jaxprob.models.kernels.binned import interpolate as interpolate
+from jaxprob.models.kernels.curvature import (
+    leave_one_out_information as leave_one_out_information,
+)
 from jaxprob.models.kernels.kernel import COMPACT as COMPACT
 from jaxprob.models.kernels.kernel import KERNELS as KERNELS
 from jaxprob.models.kernels.kernel import log_kernel as log_kernel

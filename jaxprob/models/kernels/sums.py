@@ -171,7 +171,7 @@ def grad_log_density(
         [[-1.5]]
     """
     w = _or_ones(weights, points)
-    pull = _in_blocks(queries, points, w, factor, kernel, False, 1)[1]
+    pull = in_blocks(queries, points, w, factor, kernel, False, 1)[1]
     pull = pull * factor[None, :] if factor.ndim == 1 else _matmul(pull, factor)
     return 2 * pull
 
@@ -235,7 +235,7 @@ def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> tuple[Array, Band
     order = jnp.argsort(points[:, 0])  # what is done at a time is then near its centre
     points, w = (jnp.take(a, order, axis=0) for a in (points, w))
     factor = inverse_factor(bandwidth, d)
-    log_sums, moments = _in_blocks(points, points, w, factor, "gaussian", True, 2)
+    log_sums, moments = in_blocks(points, points, w, factor, "gaussian", True, 2)
     counts = w[:, None] > 0
     moments = jnp.sum(jnp.where(counts, w[:, None] * moments, 0.0), axis=0)
     diagonal, below = moments, bandwidth.lower
@@ -283,7 +283,7 @@ def _log_sums(
     queries: Array, points: Array, w: Array, factor: Array, kernel: str, own: bool
 ) -> Array:
     """The sums log Σ_j w_j k(s_ij), without j = i where `own`."""
-    return _in_blocks(queries, points, w, factor, kernel, own, 0)[0]
+    return in_blocks(queries, points, w, factor, kernel, own, 0)[0]
 
 
 @_log_sums.defjvp
@@ -334,7 +334,7 @@ def _relative_sums(
     return jax.lax.map(lambda s: of_queries(s, factor, blocks), some).ravel()[: len(queries)]
 
 
-def _in_blocks(
+def in_blocks(
     queries: Array, points: Array, w: Array, factor: Array, kernel: str, own: bool, order: int
 ) -> tuple[Array, Array]:
     """The sums (m,) log Σ_j w_j k(s_ij), and moments (m, .) of z_ij relative to these sums.
@@ -405,7 +405,7 @@ def _fast(s: Array, zx: Array, index: Array, block: _Block, kind: _Kind) -> Arra
 
 
 def _about_queries(sums: Array, zq: Array, kind: _Kind) -> tuple[Array, Array]:
-    """What `_in_blocks` wants, (b,) and (b, .), from sums about the centre."""
+    """What `in_blocks` wants, (b,) and (b, .), from sums about the centre."""
     d, whole = len(zq), sums[0]
     if kind.order == 0:
         return jnp.log(whole), jnp.zeros((len(whole), 0), whole.dtype)
@@ -422,7 +422,7 @@ def _about_queries(sums: Array, zq: Array, kind: _Kind) -> tuple[Array, Array]:
 def _careful(
     q: Array, index: Array, blocks: _Block, factor: Array, *, kind: _Kind
 ) -> tuple[Array, Array]:
-    """What `_in_blocks` wants, (b,) and (b, .), one query at a time."""
+    """What `in_blocks` wants, (b,) and (b, .), one query at a time."""
     d = q.shape[1]
     flat = _Block(blocks.x.reshape(-1, d), blocks.w.ravel(), blocks.index.ravel())
     blocks = _blocked(flat, _even(len(flat.w), max(1, _CAREFUL // d)))
