@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+from jax.scipy.special import xlogy
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxprob.compilation import eager_jit
@@ -250,7 +251,8 @@ def fit(
     problem, theta, solvers, traced = plan(data)
     if traced:
         finish = partial(_traced, solver=solvers[0], feature_names=data.feature_names, trace=trace)
-        return _with_auto_axes(finish, problem, problem.start() if theta is None else theta)
+        theta = problem.start_for(solvers[0]) if theta is None else theta
+        return _with_auto_axes(finish, problem, theta)
     outcome = _first_that_converges(solvers, problem, theta, trace)
     return _report(problem, outcome, data.feature_names, Source(model, *problem.data))
 
@@ -554,7 +556,7 @@ def _traced(
         _, grad = problem.value_and_grad(theta)
         return _conditions(problem, theta, grad) + theta - problem.canonical(theta)
 
-    def optimum(_: Callable, theta: Array) -> tuple[Array, Result]:
+    def optimum(_: Callable | None, theta: Array) -> tuple[Array, Result]:
         result = run(solver, problem, theta, trace=trace)
         if solver.needs_proof:
             prove = partial(_exact_evidence, solver, problem)
@@ -568,7 +570,7 @@ def _traced(
         return linalg.solve(matrix, v)
 
     if isinstance(solver, Choice):
-        theta, found = _chosen(partial(optimum, conditions), problem.model.name)(theta)
+        theta, found = _chosen(solver, problem, theta, trace=trace)
     else:
         theta, found = jax.lax.custom_root(conditions, theta, optimum, tangent_solve, has_aux=True)
     evidence = found.evidence._replace(status=found.evidence.status.astype(jnp.int32))
@@ -594,20 +596,25 @@ def _traced(
     return _report(problem, outcome, feature_names, None, information, null)
 
 
-def _chosen(search: Callable[[Array], Any], name: str) -> Callable[[Array], Any]:
-    """The search, whose result has no derivative."""
-    search = jax.custom_jvp(search)
+def _chosen(solver: Solver, problem: Problem, theta: Array, *, trace: bool) -> tuple[Array, Result]:
+    """What a search finds, which has no derivative."""
+
+    @jax.custom_jvp
+    def search(problem: Problem, theta: Array) -> Result:
+        return run(solver, problem, theta, trace=trace)
 
     @search.defjvp
     def _(primals: tuple, tangents: tuple) -> Any:
+        name = problem.model.name
         raise TypeError(f"fit: {name} is chosen rather than computed, and has no derivative")
 
-    return search
+    found = search(problem, theta)
+    return found.theta, found
 
 
 @partial(eager_jit, static_argnames=["trace"])
 def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> Outcome:
-    theta = problem.start() if theta is None else theta
+    theta = problem.start_for(solver) if theta is None else theta
     return outcome_of(problem, run(solver, problem, theta, trace=trace))
 
 
@@ -658,6 +665,10 @@ def _information(model: Model, params: Any, rows: Rows) -> Array:
 def _null(model: Model, rows: Rows) -> Array:
     if model.joint or model.labels is None:
         return jnp.full((), jnp.nan, rows.x.dtype)
+    if model.choose is not None:  # what its examples say of the labels alone
+        c = jnp.ones(len(rows.x), rows.x.dtype) if rows.weights is None else rows.weights
+        counts = jnp.zeros(model.labels.num_classes, c.dtype).at[rows.y].add(c)
+        return jnp.sum(xlogy(counts, counts / jnp.sum(counts)))
     bare, rows = model._replace(certificates=None), rows._replace(x=rows.x[:, :0])
     # Held fixed, the optimum leaves the derivative right: that of the likelihood vanishes there.
     fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)

@@ -12,6 +12,7 @@ from catalogue import draw as draw_linear
 
 from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import kernel_density as kd
+from jaxprob.models import knn_classifier, knn_density
 from jaxprob.models import naive_bayes as nb
 from jaxprob.models.base import Model
 from jaxprob.solvers import em
@@ -43,8 +44,13 @@ class Example(NamedTuple):
             )
         n = len(self.x)
         others = jnp.where(jnp.eye(n, dtype=bool), 0.0, self.weights[None, :])
-        one = jax.vmap(model.log_prob, (None, 0, None, 0))
-        return one(self.params, self.x, self.x, others)
+        k = len(self.data)
+        one = jax.vmap(model.log_prob, (None, *[0] * k, *[None] * k, 0))
+        return one(self.params, *self.data, *self.data, others)
+
+    def made_of(self, model: Model) -> tuple[jax.Array, ...]:
+        """What functions of the density take as their last arguments."""
+        return () if model.log_density is None else (*self.data, self.weights)
 
 
 class Entry(NamedTuple):
@@ -59,6 +65,8 @@ class Entry(NamedTuple):
     """What no entry of the first column may be, though it is finite."""
     solver: Any = None
     """With which a fit ends at a gradient of zero, where the default's is only small."""
+    mass_error: float = 0.0
+    """How far from one the model itself says that may be."""
     hard: bool = True
     """Whether derivatives are compared at parameters that are far out, too."""
 
@@ -72,9 +80,9 @@ def _over_labels(model: Model, example: Example) -> float:
     """The sum over y, for the first example."""
     own = {name: a[0] for name, a in example.extras.items()}
     labels = jnp.arange(model.labels.num_classes)
-    return float(
-        sum(jnp.exp(model.log_prob(example.params, example.x[0], y, **own)) for y in labels)
-    )
+    rest = example.made_of(model)
+    each = [model.log_prob(example.params, example.x[0], y, *rest, **own) for y in labels]
+    return float(sum(map(jnp.exp, each)))
 
 
 FAMILIES = {
@@ -227,6 +235,27 @@ def _kernel_entry(kernel: str = "gaussian", bandwidth: str = "diagonal", **own: 
     return Entry(kd.model(kernel, bandwidth, **own), _near, mass, -1.0 if own else None)
 
 
+def _neighbours(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
+    """Two clusters in two columns, with ties, and labels where the model has them."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n) if model.labels is None else rng.integers(0, 3, n)
+    x = jnp.asarray(np.round(rng.standard_normal((n, 2)) + 2.0 * y[:, None], 1), dtype)
+    labels = None if model.labels is None else jnp.asarray(y, "int32")
+    weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
+    params = model.init(None, x, *[] if labels is None else [labels], weights=weights)
+    return Example(params, x, labels, weights, {})
+
+
+def _in_the_box(model: Model, example: Example) -> float:
+    """The integral over the box of the examples, by the middles of cells."""
+    x, w, num = np.asarray(example.x), np.asarray(example.weights), 400
+    low, high = x[w > 0].min(axis=0), x[w > 0].max(axis=0)
+    middle = (np.arange(num) + 0.5) / num
+    at = np.stack(np.meshgrid(middle, middle), axis=-1).reshape(-1, 2) * (high - low) + low
+    log_p = model.log_density(example.params, jnp.asarray(at, x.dtype), *example.made_of(model))
+    return float(np.mean(np.exp(np.asarray(log_p, float))) * np.prod(high - low))
+
+
 ENTRIES: dict[str, Entry] = {
     **{name: Entry(model, _linear, _over_labels) for name, model in MODELS.items()},
     **{f"naive Bayes, {name}": _bayes_entry(features) for name, features in FAMILIES.items()},
@@ -234,6 +263,12 @@ ENTRIES: dict[str, Entry] = {
     "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0, prior_scale=0.5),
     "Gaussian mixture, gaps": _mixture_entry("full", missing=True),
     **{f"kernel density, {kind}": _kernel_entry(bandwidth=kind) for kind in kd.BANDWIDTHS},
+    "nearest-neighbour density": Entry(
+        knn_density.model(20), _neighbours, _in_the_box, mass_error=0.03
+    ),
+    "nearest-neighbour classifier": Entry(
+        knn_classifier.model(3, max_neighbours=20), _neighbours, _over_labels
+    ),
     "kernel density, exponential": _kernel_entry("exponential"),
     "kernel density, reflected": _kernel_entry(bounds=(0.0, None)),
 }

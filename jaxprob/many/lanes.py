@@ -188,7 +188,7 @@ def _first(
     unchecked = set(_DATA) & set(own) if draw is None else set()
 
     def look(problem: Problem, theta: Array | None, known: Known | None) -> Progress:
-        theta = problem.start() if theta is None else theta
+        theta = problem.start_for(solver) if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
         state = solver.start(problem, fixed, theta, known)
         state = checked(problem, state, lacks_class(problem))

@@ -340,7 +340,10 @@ def _score(
     c = live.astype(data.x.dtype)
     c = c if rows.weights is None else c * rows.weights
     keywords = {} if rows.offset is None else {"offset": rows.offset}
-    all_of_it = total(c)
+    all_of_it, others = total(c), ()
+    if model.log_density is not None:
+        weights = jnp.ones(len(data.x), c.dtype) if data.weights is None else data.weights
+        others = *data.examples, weights.at[index].set(0.0)
 
     def mean(a: Array) -> Array:
         return total(jnp.where(c > 0, c * a, 0.0)) / all_of_it
@@ -350,13 +353,12 @@ def _score(
         if model.log_density is None:
             each = jax.vmap(lambda *example: model.log_prob(params, *example))(*rows.examples)
         else:
-            others = jnp.ones(len(data.x), c.dtype) if data.weights is None else data.weights
-            each = model.log_density(params, rows.x, data.x, others.at[index].set(0.0))
+            each = model.log_density(params, *rows.examples, *others)
         return Scores(mean(each), none, none, Calibration(empty, empty / 0, empty / 0))
 
     def of_classes(params: Any) -> Scores:
         assert rows.y is not None
-        log_p = model.predict_log_proba(params, rows.x, **keywords)  # pyright: ignore[reportOptionalCall]
+        log_p = model.predict_log_proba(params, rows.x, *others, **keywords)  # pyright: ignore[reportOptionalCall]
         log_prob, squares, likely, predicted, true = _judged(log_p, rows.y)
         bin_of = jnp.clip(jnp.floor(predicted * num_bins).astype(jnp.int32), 0, num_bins - 1)
         in_bin = jnp.where(bin_of[None, :] == jnp.arange(num_bins)[:, None], c, 0.0)

@@ -2,6 +2,8 @@
 
 from jaxprob.models import gaussian_mixture as gaussian_mixture
 from jaxprob.models import kernel_density as kernel_density
+from jaxprob.models import knn_classifier as knn_classifier
+from jaxprob.models import knn_density as knn_density
 from jaxprob.models import logistic as logistic
 from jaxprob.models import naive_bayes as naive_bayes
 from jaxprob.models import softmax as softmax

@@ -236,9 +236,9 @@ class Model(NamedTuple):
     over examples. With `log_prior`, minus the divergence from the prior, it is the evidence lower
     bound."""
     log_density: Callable[..., Array] | None = None
-    """(params, queries, x, weights) -> (m,) nats: for a model whose density is made of the
-    examples. Its `log_prob` takes them too, `(params, query, x, weights)`, and its log-likelihood
-    leaves each example out of its own density."""
+    """(params, *queries, x, y, weights) -> (m,) nats: for a model whose density is made of the
+    examples. Its `log_prob`, `sample` and `predict_log_proba` take these as their last arguments,
+    too, and its log-likelihood leaves each example out of its own density."""
     em: ExpectationMaximisation | None = None
     """The steps of expectation-maximisation, where there is something latent to expect."""
     parameter_names: Callable[..., tuple[str, ...]] | None = None

@@ -111,7 +111,14 @@ class Problem:
     def start(self) -> Array:
         """(p,) where the model starts."""
         data = self.data
-        return ravel_pytree(self.model.init(None, *data.examples, weights=data.weights))[0]
+        start = self.model.init(None, *data.examples, weights=data.weights)
+        return ravel_pytree(start)[0].astype(data.x.dtype)
+
+    def start_for(self, solver: Any) -> Array:
+        """(p,) where the model starts, zeros for a solver to which it does not matter."""
+        if solver.takes_start:
+            return self.start()
+        return jnp.zeros(self.num_params(), self.data.x.dtype)
 
     def template(self) -> Any:
         """The parameters' shapes and dtypes."""

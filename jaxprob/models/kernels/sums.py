@@ -51,6 +51,7 @@ from jaxprob.models.kernels.kernel import (
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
+from jaxprob.numerics.nearest import squared_distances
 
 _QUERIES = 512  # at a time
 _PAIRS = 1 << 19  # at a time: 4 MiB in float64 for each temporary array
@@ -366,7 +367,7 @@ def in_blocks(
             if exact:
                 s = _exact_distances(block.x, q, factor)
             else:
-                s = _products(zx, zq) if products else _distances(zx, zq)
+                s = _products(zx, zq) if products else squared_distances(zx, zq)
             return so_far + _fast(s, zx, index, block, kind), None
 
         start = jnp.zeros((_num_sums(kind, d), len(q)), q.dtype)
@@ -483,24 +484,6 @@ def _exact_distances(x: Array, q: Array, factor: Array) -> Array:
     if factor.ndim == 1:
         return _sum((a * factor[j]) ** 2 for j, a in enumerate(away))
     return _sum(_sum(away[j] * factor[e, j] for j in range(e + 1)) ** 2 for e in range(x.shape[1]))
-
-
-def _distances(zx: Array, zq: Array) -> Array:
-    """The squared distances (b, b) of columns, sums of squares of differences."""
-
-    def of_columns(zx: Array, zq: Array) -> Array:
-        return _sum((zq[j][None, :] - zx[j][:, None]) ** 2 for j in range(len(zx)))
-
-    d = len(zx)
-    if d <= _UNROLLED:
-        return of_columns(zx, zq)
-    rest = -d % _UNROLLED
-    parts = [jnp.pad(z, ((0, rest), (0, 0))).reshape(-1, _UNROLLED, z.shape[1]) for z in (zx, zq)]
-
-    def step(so_far: Array, some: list[Array]) -> tuple[Array, None]:
-        return so_far + of_columns(*some), None
-
-    return jax.lax.scan(step, jnp.zeros((zx.shape[1], zq.shape[1]), zx.dtype), parts)[0]
 
 
 def _products(zx: Array, zq: Array) -> Array:
