@@ -246,7 +246,7 @@ def choose(
         max_neighbours: k at most.
 
     Returns:
-        Choice; its status is COLLAPSED where examples weigh too little for any k.
+        Choice; its status is NON_FINITE where examples weigh too little for any k.
 
     Example:
         >>> x, y = jnp.arange(6.0)[:, None], jnp.array([0, 0, 0, 1, 1, 1])
@@ -258,7 +258,7 @@ def choose(
     value = _left_out(numbers, x, y, weights, num_classes=num_classes, **settings)
     best = jnp.argmax(jnp.where(jnp.isnan(value), -jnp.inf, value))
     known = jnp.isfinite(value[best])
-    status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.COLLAPSED))
+    status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.NON_FINITE))
     gap = jnp.where(known, 0.0, jnp.inf).astype(x.dtype)
     return Choice(Params(numbers[best]), status, gap)
 
@@ -347,7 +347,7 @@ def model(num_classes: int, *, smoothing: float = 0.5, max_neighbours: int = 50)
         choose=Bind(choose, **own),
         columns=1,
         reasons=(
-            (Status.COLLAPSED, "examples weigh less than one together with their neighbours"),
+            (Status.NON_FINITE, "examples weigh less than one together with their neighbours"),
         ),
     )
 

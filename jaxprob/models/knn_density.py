@@ -133,8 +133,8 @@ def log_prob(params: Params, x: Array, points: Array, weights: Array | None = No
     found = _reached(distance[order][None], mass[None], params.num_neighbours)[0]
     apart = jnp.min(jnp.where(distance > 0, distance, jnp.inf))
     within = jnp.sum(jnp.where(distance <= apart, c, 0.0))
-    k = jnp.where(found > 0, params.num_neighbours.astype(x.dtype), within)
-    radius = jnp.where(found > 0, found, jnp.where(jnp.isinf(apart), jnp.nan, apart))
+    k = jnp.where(found == 0, within, params.num_neighbours.astype(x.dtype))
+    radius = jnp.where(found == 0, jnp.where(jnp.isinf(apart), jnp.nan, apart), found)
     return _log_p(k, radius, jnp.sum(c), len(x)) - params.log_mass
 
 
@@ -222,8 +222,8 @@ def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) 
         max_neighbours: k at most.
 
     Returns:
-        Choice; its status is SINGULAR where a column is constant, and COLLAPSED where examples are
-        not apart, or weigh too little for any k.
+        Choice; its status is NON_FINITE where a column is constant, examples are not apart, or they
+        weigh too little for any k.
 
     Example:
         >>> int(choose(jnp.arange(9.0)[:, None]).params.num_neighbours)
@@ -236,9 +236,7 @@ def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) 
     value = jnp.sum(jnp.where(c[None, :] > 0, c[None, :] * (each - masses[:, None]), 0.0), axis=1)
     best = jnp.argmax(jnp.where(jnp.isfinite(value), value, -jnp.inf))
     known = jnp.isfinite(value[best])
-    status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.COLLAPSED))
-    low, high = _box(x, c)
-    status = jnp.where(jnp.any(low == high), jnp.int32(Status.SINGULAR), status)
+    status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.NON_FINITE))
     gap = jnp.where(known, 0.0, jnp.inf).astype(x.dtype)
     return Choice(Params(numbers[best], masses[best]), status, gap)
 
@@ -302,11 +300,10 @@ def model(max_neighbours: int = 50) -> Model:
         choose=Bind(choose, **own),
         columns=1,
         reasons=(
-            (Status.SINGULAR, "a column is constant; drop it"),
             (
-                Status.COLLAPSED,
-                "no number of neighbours gives every example a distance: examples coincide, or "
-                "weigh less than two together with their neighbours",
+                Status.NON_FINITE,
+                "no number of neighbours gives a density: a column is constant, examples coincide, "
+                "or weigh less than two together with their neighbours",
             ),
         ),
     )
