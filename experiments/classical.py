@@ -8,7 +8,8 @@ Parts: naive_bayes (Gaussian, one fit of many examples; and a thousand resamples
 a loop over scikit-learn, of which a part is run and its time scaled); mixtures (a step of EM from
 one start; and a hundred starts of one to eight components, in one call against a pool of processes,
 with scikit-learn's tolerance of 1e-3 nats per example); kernels (exact log-densities; the bandwidth
-by leaving out, against statsmodels; a grid by Fourier transforms, against KDEpy; and memory).
+by leaving out, against statsmodels; a grid by Fourier transforms, against KDEpy; and memory);
+neighbours (log-densities).
 
 Times are medians after a warm-up, ours and theirs in turn. Each row says how far the parameters of
 the two are apart, relative to their size, or for the search of mixtures by how many nats our best
@@ -27,7 +28,7 @@ import numpy as np
 from sklearn.naive_bayes import GaussianNB
 
 import jaxprob as jp
-from experiments import _common, _kernels, _mixtures
+from experiments import _common, _kernels, _mixtures, _neighbours
 from experiments.benchmark import in_turn
 from jaxprob.many import fit_many
 from jaxprob.models import naive_bayes
@@ -148,7 +149,18 @@ def kernel_rows(args: argparse.Namespace) -> list[list]:
     return [*rows, _kernels.memory(*memory, args.seed)]
 
 
-PARTS = {"naive_bayes": naive_bayes_rows, "mixtures": mixture_rows, "kernels": kernel_rows}
+def neighbour_rows(args: argparse.Namespace) -> list[list]:
+    """The part neighbours."""
+    sizes = (500, 100) if args.quick else _neighbours.DENSITY
+    return [_neighbours.density(*sizes, d, args.seed, args.repeats) for d in (1, 2, 6)]
+
+
+PARTS = {
+    "naive_bayes": naive_bayes_rows,
+    "mixtures": mixture_rows,
+    "kernels": kernel_rows,
+    "neighbours": neighbour_rows,
+}
 
 
 def main() -> int:

@@ -86,7 +86,7 @@ def init(
         bandwidth: "scalar", "diagonal" or "full".
 
     Returns:
-        Params in the dtype of x; those of a full bandwidth without correlations.
+        Params in the dtype of x; a full bandwidth is in proportion to the covariance.
 
     Example:
         >>> init(None, jnp.array([[0.0], [1.0], [2.0]])).log_scale.shape
@@ -94,12 +94,17 @@ def init(
     """
     del key
     d = x.shape[1]
-    log_scale = jnp.log(silverman(x, weights))
+    if bandwidth == "full":
+        log_scale, lower = of_bandwidth(_silverman_matrix(x, weights))
+    else:
+        log_scale, lower = jnp.log(silverman(x, weights)), jnp.zeros(0, x.dtype)
     if bandwidth == "scalar":
         log_scale = jnp.mean(log_scale, keepdims=True)
-    if kernel in kernels.COMPACT:
-        log_scale += jnp.maximum(0.0, jnp.log(_JUST_REACHED * _farthest(x, weights, log_scale)))
-    return Params(log_scale, jnp.zeros(d * (d - 1) // 2 if bandwidth == "full" else 0, x.dtype))
+    start = Params(log_scale, lower)
+    if kernel not in kernels.COMPACT:
+        return start
+    wider = jnp.maximum(1.0, _JUST_REACHED * _farthest(x, weights, _matrix(start, d)))
+    return Params(log_scale + jnp.log(wider), lower / wider)
 
 
 def log_prob(
@@ -685,9 +690,19 @@ def _matrix(params: Params, d: int) -> Array:
     return jnp.diag(factor) if factor.ndim == 1 else factor
 
 
-def _farthest(x: Array, weights: Array | None, log_scale: Array) -> Array:
-    """() the largest distance of an example to its nearest other one, in units of the scale."""
-    z = x * jnp.exp(-log_scale)[None, :]
+def _silverman_matrix(x: Array, weights: Array | None) -> Array:
+    """(d, d) the covariance of the columns, as much smaller as Silverman's rule makes variances."""
+    c = jnp.ones(len(x), x.dtype) if weights is None else weights
+    share = c / jnp.sum(c)
+    away = x - jnp.sum(share[:, None] * x, axis=0)[None, :]
+    spread = jnp.matmul((share[:, None] * away).T, away, precision="highest")
+    smaller = silverman(x, weights) / jnp.sqrt(jnp.diagonal(spread))
+    return spread * smaller[:, None] * smaller[None, :]
+
+
+def _farthest(x: Array, weights: Array | None, factor: Array) -> Array:
+    """() the largest distance ‖A (x_i - x_j)‖ of an example to its nearest other one."""
+    z = jnp.matmul(x, factor.T, precision="highest")
     counts = jnp.ones(len(x), bool) if weights is None else weights > 0
     number = jnp.arange(len(x))
 

@@ -263,7 +263,9 @@ def _in_blocks(a: Array) -> tuple[Array, Array]:
 
 
 def factorise(h: Array, needed: Array | bool = True) -> Factor:
-    """Factorise a positive semidefinite Hessian, adding as little as rounding makes necessary.
+    """Factorise a Hessian, adding as little as makes it positive definite, up to powers of 100.
+
+    Of a semidefinite one, that is a ridge of the size of rounding.
 
     Args:
         h: (p, p), symmetric.
@@ -324,9 +326,11 @@ def _gauss_jordan(a: Array) -> tuple[Array, Array]:
 def _regularised(h: Array, attempt: Callable[..., T], untried: T, needed: Array | bool = True) -> T:
     """The first attempt that does not fail, on h with unit diagonal and ever larger ridges."""
     diagonal = _diagonal(h)
-    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    scale = jnp.sqrt(jnp.where(diagonal == 0, 1.0, jnp.abs(diagonal)))
     scaled = h / (scale[:, None] * scale[None, :])
     eye = jnp.eye(len(scale), dtype=h.dtype)
+    # No eigenvalue is below minus this; of a semidefinite matrix none is below zero.
+    most = jnp.maximum(1.0, jnp.max(jnp.sum(jnp.abs(scaled), axis=1)))
     possible = jnp.isfinite(jnp.sum(h)) & needed
 
     def again(made: T) -> T:
@@ -334,7 +338,7 @@ def _regularised(h: Array, attempt: Callable[..., T], untried: T, needed: Array 
         return attempt(scaled + ridge * eye, scale, ridge, failed(made))
 
     def failed(made: T) -> Array:
-        return possible & jnp.isnan(made.last_pivot()) & (made.ridge < 1.0)
+        return possible & jnp.isnan(made.last_pivot()) & (made.ridge < most)
 
     ridge = _least_ridge(len(scale), h.dtype) / 100
     return jax.lax.while_loop(failed, again, untried._replace(scale=scale, ridge=ridge))

@@ -31,8 +31,9 @@ from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 
-_ELEMENTS = 1 << 17  # of an array, at a time
-_ROWS = 256
+_ELEMENTS = 1 << 20  # of an array, at a time
+_ROWS = 512
+_FEW = 4  # columns, up to which a matrix product is slower than its sums
 _FAR = -30.0  # the logarithm of a sum, from which on down its rounding shows
 
 
@@ -160,14 +161,11 @@ def _moments(
     def add(so_far: tuple, block: _Block) -> tuple[tuple, None]:
         u, g, log_k = _pairs(some, block, shape)
         share = jnp.exp(jnp.where(counts[None, :], log_k - top[None, :], -jnp.inf))
-        share = (share * scale[None, :]).reshape(1, -1)
-        away = jnp.stack([v - m[None, :] for v, m in zip(g, mean, strict=True)]).reshape(num, -1)
+        share = share * scale[None, :]
+        away = [v - m[None, :] for v, m in zip(g, mean, strict=True)]
         covariance, spread = so_far
-        covariance = covariance + _matmul(away * share, away.T)
-        if full:
-            apart = jnp.stack(u).reshape(d, -1)
-            spread = spread + _matmul(apart * share, apart.T)
-        return (covariance, spread), None
+        spread = spread + _products(u, share) if full else spread
+        return (covariance + _products(away, share), spread), None
 
     start = jnp.zeros((num, num), some.x.dtype), jnp.zeros((d, d), some.x.dtype)
     (covariance, spread), _ = jax.lax.scan(add, start, inner)
@@ -186,6 +184,18 @@ def _pairs(some: _Block, block: _Block, shape: _Shape) -> tuple[list[Array], lis
     half = reduce(jnp.add, [v * v for v in z]) / 2
     own = block.index[:, None] == some.index[None, :]
     return u, g, jnp.where(own, -jnp.inf, jnp.log(block.w)[:, None] - half)
+
+
+def _products(some: list[Array], share: Array) -> Array:
+    """(k, k) the sums of shares times products, of arrays (b, b)."""
+    num = len(some)
+    if num > _FEW:
+        rows = jnp.stack(some).reshape(num, -1)
+        return _matmul(rows * share.reshape(1, -1), rows.T)
+    i, j = np.tril_indices(num)
+    sums = [jnp.sum(share * some[a] * some[b], axis=0) for a, b in zip(i, j, strict=True)]
+    sums = jnp.sum(jnp.stack(sums), axis=1)
+    return jnp.zeros((num, num), share.dtype).at[i, j].set(sums).at[j, i].set(sums)
 
 
 def _blocked(tree: Any, rows: int) -> Any:
