@@ -135,7 +135,14 @@ def init(
     points, sums = near.means[order], jax.tree.map(lambda a: a[order], sums)
     d = x.shape[1]
     second = sums.second.reshape(-1, d, d)  # a mixture in one column has (T, 1)
-    components, _ = normal_wishart.update(prior, points, sums.weight, sums.first, second)
+    components, regular = normal_wishart.update(prior, points, sums.weight, sums.first, second)
+    nothing = jax.tree.map(jnp.zeros_like, (sums.weight, sums.first, second))
+    as_before, _ = normal_wishart.update(prior, points, *nothing)
+    components = jax.tree.map(  # one that has no scale is found by the first step
+        lambda a, b: jnp.where(regular.reshape(-1, *([1] * (a.ndim - 1))), a, b),
+        components,
+        as_before,
+    )
     of_alpha = jnp.log(jnp.asarray([] if alpha is not None else alpha_prior, x.dtype))
     broken = sticks.update(sums.weight, sticks.mean_alpha(of_alpha, alpha))
     of_alpha = of_alpha if alpha is not None else sticks.update_concentration(broken, alpha_prior)

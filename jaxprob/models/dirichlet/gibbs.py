@@ -222,11 +222,8 @@ def _run(
         jnp.broadcast_to(own.location, (most, d)),
         jnp.asarray(first, x.dtype),
     )
-    of_burn, of_kept = jax.random.split(key)
-    start, _ = jax.lax.scan(
-        lambda carry, key: (sweep(carry, key)[0], None), start, jax.random.split(of_burn, num_burn)
-    )
-    return jax.lax.scan(sweep, start, jax.random.split(of_kept, num_steps))[1]
+    _, every = jax.lax.scan(sweep, start, jax.random.split(key, num_burn + num_steps))
+    return jax.tree.map(lambda a: a[num_burn:], every)
 
 
 def _log_constants(prior: Prior, n: int, d: int, dtype: Any) -> Array:

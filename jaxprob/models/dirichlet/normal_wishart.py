@@ -39,9 +39,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.special import betaln, digamma, gammaln, polygamma
+from jax.scipy.special import digamma, gammaln, polygamma
 
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower, mahalanobis
+from jaxprob.numerics.gammas import log_beta
 
 
 @dataclass(frozen=True)
@@ -380,7 +381,7 @@ def log_predictive(q: Components, x: Array) -> Array:
     free = jnp.exp(q.log_degrees)
     degrees = free + (d - 1)
     log_share = -jnp.log1p(jnp.exp(-q.log_count))  # log κ/(κ+1)
-    gammas = math.lgamma(d / 2) - betaln(free / 2, d / 2)
+    gammas = math.lgamma(d / 2) - log_beta(free / 2, jnp.full_like(free, d / 2))
     offset = gammas - d / 2 * (jnp.log(math.pi * degrees) - log_share)
     offset = offset - jnp.sum(q.log_scale, axis=1)
     ratio = (jnp.exp(log_share) / degrees)[:, None] * mahalanobis(x, q.means, factors(q))

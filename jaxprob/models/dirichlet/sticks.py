@@ -27,9 +27,10 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import betaln, digamma, gammaln, polygamma
+from jax.scipy.special import digamma, gammaln, polygamma
 
 from jaxprob.numerics import log_sigmoid
+from jaxprob.numerics.gammas import log_beta
 
 
 def expected_log_weights(sticks: Array) -> Array:
@@ -177,7 +178,7 @@ def divergence(
         first, second = alpha_prior
         of_alpha = (shape - first) * digamma(shape) - gammaln(shape) + math.lgamma(first)
         of_alpha += first * (concentration[1] - math.log(second)) + shape * (second / rate - 1)
-    each = (a - 1) * taken + (b - mean) * left - betaln(a, b) - log_mean
+    each = (a - 1) * taken + (b - mean) * left - log_beta(a, b) - log_mean
     return jnp.sum(each) + of_alpha
 
 
