@@ -46,8 +46,9 @@ def fits(n: int, d: int, t: int, dtype: str, seed: int, repeats: int) -> list[li
     model = dm.model(t, alpha=1 / t, **settings)
     start = jax.jit(model.init)(jax.random.key(seed), jnp.asarray(x))
     member = np.asarray(dm.responsibilities(start, jnp.asarray(x)), np.float64)
+    assert model.em is not None
     first, _ = model.em.maximise(start, dm.statistics(start, jnp.asarray(x))[1])
-    bound = float(model.bound(first, jnp.asarray(x)) + model.log_prior(first))
+    bound = float(dm.elbo(first, jnp.asarray(x), alpha=1 / t, **settings))
     enough = CHANGE * abs(bound)
     course = jp.fit(model, x, init=first, solver=em(tol=0.0, max_steps=MOST), trace=True).trace
     assert course is not None

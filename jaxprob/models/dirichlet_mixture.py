@@ -48,6 +48,7 @@ from jaxprob.data.arrays import check_columns
 from jaxprob.models import gaussian_mixture
 from jaxprob.models.base import Bind, ExpectationMaximisation, Model, Status
 from jaxprob.models.dirichlet import normal_wishart, sticks
+from jaxprob.models.dirichlet.gibbs import Samples as Samples
 from jaxprob.models.dirichlet.gibbs import gibbs as gibbs
 from jaxprob.models.dirichlet.gibbs import gibbs_log_density as gibbs_log_density
 from jaxprob.models.dirichlet.normal_wishart import Components, Prior
