@@ -7,9 +7,10 @@
 Parts: naive_bayes (Gaussian, one fit of many examples; and a thousand resamples in one call against
 a loop over scikit-learn, of which a part is run and its time scaled); mixtures (a step of EM from
 one start; and a hundred starts of one to eight components, in one call against a pool of processes,
-with scikit-learn's tolerance of 1e-3 nats per example); kernels (exact log-densities; the bandwidth
-by leaving out, against statsmodels; a grid by Fourier transforms, against KDEpy; and memory);
-neighbours (log-densities).
+with scikit-learn's tolerance of 1e-3 nats per example); dirichlet (a mixture of a Dirichlet
+process: so many steps from the same start, and until the bound changes as little); kernels (exact
+log-densities; the bandwidth by leaving out, against statsmodels; a grid by Fourier transforms,
+against KDEpy; and memory); neighbours (log-densities).
 
 Times are medians after a warm-up, ours and theirs in turn. Each row says how far the parameters of
 the two are apart, relative to their size, or for the search of mixtures by how many nats our best
@@ -28,7 +29,7 @@ import numpy as np
 from sklearn.naive_bayes import GaussianNB
 
 import jaxprob as jp
-from experiments import _common, _kernels, _mixtures, _neighbours
+from experiments import _common, _dirichlet, _kernels, _mixtures, _neighbours
 from experiments.benchmark import in_turn
 from jaxprob.many import fit_many
 from jaxprob.models import naive_bayes
@@ -137,6 +138,17 @@ def mixture_rows(args: argparse.Namespace) -> list[list]:
     return rows + [_mixtures.search(*search, dtype, args.seed) for dtype in dtypes]
 
 
+def dirichlet_rows(args: argparse.Namespace) -> list[list]:
+    """The part dirichlet."""
+    size = (500, 2, 4) if args.quick else _dirichlet.FIT
+    repeats = min(3, args.repeats)
+    return [
+        row
+        for dtype in ("float64", "float32")
+        for row in _dirichlet.fits(*size, dtype, args.seed, repeats)
+    ]
+
+
 def kernel_rows(args: argparse.Namespace) -> list[list]:
     """The part kernels."""
     exact = (500, 100) if args.quick else _kernels.EXACT
@@ -158,6 +170,7 @@ def neighbour_rows(args: argparse.Namespace) -> list[list]:
 PARTS = {
     "naive_bayes": naive_bayes_rows,
     "mixtures": mixture_rows,
+    "dirichlet": dirichlet_rows,
     "kernels": kernel_rows,
     "neighbours": neighbour_rows,
 }

@@ -1,5 +1,6 @@
 """What is assumed: one file per model, pure functions of parameters and examples."""
 
+from jaxprob.models import dirichlet_mixture as dirichlet_mixture
 from jaxprob.models import gaussian_mixture as gaussian_mixture
 from jaxprob.models import kernel_density as kernel_density
 from jaxprob.models import knn_classifier as knn_classifier

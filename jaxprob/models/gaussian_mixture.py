@@ -52,15 +52,17 @@ from jax import Array
 
 from jaxprob.data.arrays import check_columns
 from jaxprob.models.base import Bind, ExpectationMaximisation, Features, Model, Status
-from jaxprob.numerics import log_softmax, logsumexp, softmax, total
+from jaxprob.numerics import log_softmax, logsumexp, softmax
 from jaxprob.numerics.components import (
     conditional_moments,
     inverse_factor,
     inverse_of_lower,
     mahalanobis,
     outer_moments,
+    over_blocks,
     shares,
     squared_moments,
+    weighted_total,
 )
 from jaxprob.numerics.seeding import spread_out
 
@@ -215,7 +217,7 @@ def log_likelihood(
     """
 
     def of_block(x: Array, c: Array) -> Array:
-        return _weighted(c, shares(_joint(params, x, missing))[1])
+        return weighted_total(c, shares(_joint(params, x, missing))[1])
 
     return _over_blocks(of_block, params, x, weights, missing)
 
@@ -306,7 +308,7 @@ def statistics(
             second = _diagonal(second) if _is_diagonal(params) else second
         else:
             first, second = moments(member, x, params.means)
-        return _weighted(c, each), Statistics(weight, first, second)
+        return weighted_total(c, each), Statistics(weight, first, second)
 
     return _over_blocks(of_block, params, x, weights, missing)
 
@@ -764,11 +766,6 @@ def _joint(params: Params, x: Array, missing: bool) -> Array:
     return log_weights + half_log_det - constant - squares / 2
 
 
-def _weighted(c: Array, values: Array) -> Array:
-    """Σ_i c_i v_i, whatever v is where c is zero."""
-    return total(jnp.where(c > 0, c * values, 0.0))
-
-
 def _over_blocks(
     fn: Callable[[Array, Array], Any],
     params: Params,
@@ -777,21 +774,8 @@ def _over_blocks(
     missing: bool,
 ) -> Any:
     """The sum of a function of examples and weights over blocks that stay in the cache."""
-    n, d = x.shape
-    c = jnp.ones(n, x.dtype) if weights is None else weights
-    block = max(1, _BLOCK_ELEMENTS // (len(params.logits) * (d * d if missing else 1)))
-    if n <= 2 * block:
-        return fn(x, c)
-    whole = n - n % block
-
-    def step(so_far: Any, some: tuple[Array, Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, so_far, fn(*some)), None
-
-    last = fn(x[whole:], c[whole:]) if whole < n else None
-    blocks = x[:whole].reshape(-1, block, d), c[:whole].reshape(-1, block)
-    shapes = jax.eval_shape(fn, blocks[0][0], blocks[1][0])
-    start = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes) if last is None else last
-    return jax.lax.scan(step, start, blocks)[0]
+    each = len(params.logits) * (x.shape[1] ** 2 if missing else 1)
+    return over_blocks(fn, x, weights, max(1, _BLOCK_ELEMENTS // each))
 
 
 def _about_new_means(known: Statistics) -> Array:

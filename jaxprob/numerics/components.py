@@ -5,12 +5,16 @@ Rounding then grows with how far a component is from the centre, in units of its
 that would show, they do it again with the examples centred for each component.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxprob.numerics.control import if_any
+from jaxprob.numerics.passes import total
 
 _UNROLLED = 8  # columns, up to which triangular products are written out
 _LOSS = {"float64": 1e-10, "float32": 1e-4}  # relative, that rounding may make of a result
@@ -217,6 +221,57 @@ def _squared_moments_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]
     dsecond = jnp.einsum("kn,knd->kd", dmember, away**2)
     dsecond += 2 * jnp.einsum("kn,knd->kd", member, away * daway)
     return squared_moments(member, x, means), (dfirst, dsecond)
+
+
+def over_blocks(
+    fn: Callable[[Array, Array], Any], x: Array, weights: Array | None, block: int
+) -> Any:
+    """The sum of a function of examples and weights over blocks that stay in the cache.
+
+    Args:
+        fn: (block of examples, their weights) -> a tree of arrays, which add up over examples.
+        x: (n, d) floating.
+        weights: (n,) c; one each where None.
+        block: how many examples at a time; up to twice as many are looked at at once.
+
+    Returns:
+        The tree.
+
+    Example:
+        >>> float(over_blocks(lambda x, c: jnp.sum(x[:, 0] * c), jnp.ones((7, 1)), None, 3))
+        7.0
+    """
+    n, d = x.shape
+    c = jnp.ones(n, x.dtype) if weights is None else weights
+    if n <= 2 * block:
+        return fn(x, c)
+    whole = n - n % block
+
+    def step(so_far: Any, some: tuple[Array, Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, so_far, fn(*some)), None
+
+    last = fn(x[whole:], c[whole:]) if whole < n else None
+    blocks = x[:whole].reshape(-1, block, d), c[:whole].reshape(-1, block)
+    shapes = jax.eval_shape(fn, blocks[0][0], blocks[1][0])
+    start = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes) if last is None else last
+    return jax.lax.scan(step, start, blocks)[0]
+
+
+def weighted_total(c: Array, values: Array) -> Array:
+    """Σ_i c_i v_i, whatever v is where c is zero.
+
+    Args:
+        c: (n,) weights.
+        values: (n,) v.
+
+    Returns:
+        ().
+
+    Example:
+        >>> float(weighted_total(jnp.array([2.0, 0.0]), jnp.array([1.0, jnp.nan])))
+        2.0
+    """
+    return total(jnp.where(c > 0, c * values, 0.0))
 
 
 def conditional_moments(
