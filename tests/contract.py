@@ -10,6 +10,7 @@ import numpy as np
 from catalogue import MODELS
 from catalogue import draw as draw_linear
 
+from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import kernel_density as kd
 from jaxprob.models import knn_classifier, knn_density
@@ -216,6 +217,27 @@ def _mixture_entry(covariance: str, **settings: Any) -> Entry:
     return Entry(model, _points, _over_the_plane, solver=precise, hard="missing" not in settings)
 
 
+def _over_a_wide_plane(model: Model, example: Example) -> float:
+    """The integral over both columns, whose tails are those of Student densities."""
+    u = (np.arange(2_000) + 0.5) / 2_000 * np.pi - np.pi / 2  # x = 3 tan u, by middles
+    x, slope = 3.0 * np.tan(u), 3.0 / np.cos(u) ** 2
+    cell = np.pi / 2_000
+    total = 0.0
+    some = jax.jit(jax.vmap(model.log_prob, (None, 0)))
+    for part, steep in zip(np.split(x, 20), np.split(slope, 20), strict=True):
+        at = np.stack(np.meshgrid(part, x, indexing="ij"), axis=-1).reshape(-1, 2)
+        log_p = some(example.params, jnp.asarray(at, example.x.dtype))
+        p = np.exp(np.asarray(log_p, float)).reshape(len(part), len(x))
+        total += float(steep @ p @ slope) * cell**2
+    return total
+
+
+def _dirichlet_entry(**settings: Any) -> Entry:
+    precise = em(tol=1e-20, max_steps=10_000)
+    model = dm.model(3, scale=0.5, degrees=6.0, **settings)
+    return Entry(model, _points, _over_a_wide_plane, solver=precise, mass_error=1e-4)
+
+
 def _near(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
     """Two clusters in one column or two, with a bandwidth near the best one."""
     rng = np.random.default_rng(seed)
@@ -263,6 +285,8 @@ ENTRIES: dict[str, Entry] = {
     "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0, prior_scale=0.5),
     "Gaussian mixture, gaps": _mixture_entry("full", missing=True),
     **{f"kernel density, {kind}": _kernel_entry(bandwidth=kind) for kind in kd.BANDWIDTHS},
+    "Dirichlet mixture": _dirichlet_entry(),
+    "Dirichlet mixture, alpha": _dirichlet_entry(alpha=0.7),
     "nearest-neighbour density": Entry(
         knn_density.model(20), _neighbours, _in_the_box, mass_error=0.03
     ),

@@ -18,7 +18,12 @@ from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
 OFTEN = (
     *("logistic", "softmax", "Gaussian mixture, full", "Gaussian mixture, gaps"),
-    *("kernel density, full", "nearest-neighbour density", "nearest-neighbour classifier"),
+    *(
+        "Dirichlet mixture",
+        "kernel density, full",
+        "nearest-neighbour density",
+        "nearest-neighbour classifier",
+    ),
     *(name for name in ENTRIES if name.startswith("naive")),
 )
 EACH = [pytest.param(n, marks=() if n in OFTEN else pytest.mark.slow) for n in ENTRIES]
@@ -34,7 +39,7 @@ USUAL = "naive Bayes, mixed", "Gaussian mixture, tied"
 COMPILED = [
     pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
     for name in ENTRIES
-    if name.startswith(("naive", "Gaussian", "kernel", "nearest")) or name == "softmax"
+    if name.startswith(("naive", "Gaussian", "Dirichlet", "kernel", "nearest")) or name == "softmax"
 ]  # those with linear logits have tests of their own
 
 
@@ -90,7 +95,7 @@ def test_derivatives_by_hand_are_those_of_jax(entry, dtype, seed):
 
 def functions(model):
     """Those that sum over examples."""
-    some = model.log_likelihood, model.grad_log_likelihood, model.information
+    some = model.log_likelihood, model.bound, model.grad_log_likelihood, model.information
     return [fn for fn in some if fn is not None]
 
 
@@ -198,7 +203,8 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
 
 def assert_scores_vanish(model, params, *drawn):
     """Under its own density the mean gradient is zero."""
-    one = jax.jit(jax.vmap(lambda *own: model.grad_log_likelihood(params, *[a[None] for a in own])))
+    grad = model.grad_log_likelihood or jax.grad(model.log_likelihood)
+    one = jax.jit(jax.vmap(lambda *own: grad(params, *[a[None] for a in own])))
     scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(one(*drawn)))
     error = np.std(scores, axis=0) / np.sqrt(len(scores))
     assert np.all(np.abs(np.mean(scores, axis=0)) <= 5 * error + 1e-12)
@@ -241,9 +247,13 @@ def test_a_fit_is_a_maximum(entry, x64):
 
     def objective(params):
         prior = 0.0 if model.log_prior is None else model.log_prior(params)
-        return float(model.log_likelihood(params, *example.data, weights, **extras) + prior)
+        value = model.bound or model.log_likelihood
+        return float(value(params, *example.data, weights, **extras) + prior)
 
     best, (theta, back) = objective(found.params), ravel_pytree(found.params)
+    assert abs(float(found.objective) - best) <= 1e-12 * abs(best)
+    value = float(model.log_likelihood(found.params, *example.data, weights, **extras))
+    assert abs(float(found.log_likelihood) - value) <= 1e-12 * abs(value)
     rng = np.random.default_rng(0)
     for size in (1e-3, 1e-1):
         others = [back(theta + size * rng.standard_normal(len(theta))) for _ in range(5)]
