@@ -28,6 +28,7 @@ from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.solvers import em
 
 STARTS = 20
+STATS: Any = stats
 MOST = 20  # components
 SWEEPS = 4_000
 BURN = 1_000
@@ -144,8 +145,8 @@ def draw(galaxies: Found, iris: Found, ways: list[np.ndarray], species: Array, o
     )  # fmt: skip
     at = np.linspace(0.01, 6, 300)
     axes[0, 2].hist(np.asarray(galaxies.draws.alpha), bins=60, density=True, color="moccasin")
-    axes[0, 2].plot(at, stats.gamma(float(shape), scale=float(np.exp(-log_rate))).pdf(at))
-    axes[0, 2].plot(at, stats.gamma(1.0).pdf(at), ":", color="grey", label="prior")
+    axes[0, 2].plot(at, STATS.gamma(float(shape), scale=float(np.exp(-log_rate))).pdf(at))
+    axes[0, 2].plot(at, STATS.gamma(1.0).pdf(at), ":", color="grey", label="prior")
     axes[0, 2].set(title="α of the galaxies: by the bound, and draws", xlabel="α", xlim=(0, 6))
     axes[0, 2].legend()
     best = max(way.max() for way in ways)

@@ -1,5 +1,6 @@
 """Dirichlet-process mixtures against enumeration, terms by SciPy, and scikit-learn."""
 
+import itertools
 import math
 
 import jax
@@ -62,9 +63,11 @@ def flat(tree):
 
 
 def plain(params):
-    """NumPy's a, b, κ, m, ν, Ψ of parameters."""
+    """NumPy's a, b, κ, m, ν, Ψ of parameters, the components in the order of their sticks."""
     a, b = np.exp(np.asarray(params.sticks)).T
-    q = params.components
+    count = np.asarray(params.components.log_count)
+    order = sorted(range(len(count) - 1), key=lambda k: -count[k]) + [len(count) - 1]
+    q = jax.tree.map(lambda of: np.asarray(of)[order], params.components)
     d = q.means.shape[1]
     nu = np.exp(np.asarray(q.log_degrees)) + d - 1
     psi = np.empty((len(nu), d, d))
@@ -261,8 +264,10 @@ def test_alpha_is_at_its_maximum(x64):
     sums = dm.statistics(params, x)[1]
     made, _ = dm.maximise(params, sums, **bits(**SETTINGS))
 
+    counts = jnp.append(-jnp.sort(-sums.weight[:-1]), sums.weight[-1])
+
     def of(concentration, broken):
-        return jnp.sum(sums.weight * sticks.expected_log_weights(broken)) - sticks.divergence(
+        return jnp.sum(counts * sticks.expected_log_weights(broken)) - sticks.divergence(
             broken, concentration, None, (1.0, 1.0)
         )
 
@@ -298,6 +303,30 @@ def gradients_match(d, dtype):
     assert_gradients_match(dm.bound, by_hand, params, x, c, hard=False)
 
 
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 7.0])
+def test_larger_components_first_are_best(alpha, x64):
+    """Of all orders of four, with the last one last; by how much two that change places gain."""
+    counts = np.array([5.0, 0.1, 30.0, 2.0, 3.0])
+
+    def value(order):
+        n = counts[[*order, 4]]
+        after = np.cumsum(n[::-1])[::-1] - n
+        return sum(betaln(1 + n[:-1], alpha + after[:-1]))
+
+    every = {order: value(order) for order in itertools.permutations(range(4))}
+    assert max(every, key=every.__getitem__) == (2, 0, 3, 1)
+    gain = np.log(alpha + 0.1 + 5 + 3) - np.log(alpha + 2.0 + 5 + 3)
+    assert abs(every[2, 1, 3, 0] - every[2, 3, 1, 0] - gain) <= 1e-12
+    x = jnp.asarray(clusters(5))
+    start = random_params(1, t=5, learned=False)
+    sums = dm.statistics(start, x)[1]._replace(weight=jnp.asarray(counts))
+    made, _ = dm.maximise(start, sums, **bits(alpha=alpha))
+    expected = 1 + counts[[2, 0, 3, 1]]
+    np.testing.assert_allclose(jnp.exp(made.sticks[:, 0]), expected, rtol=1e-13)
+    weights = np.asarray(made.weights)
+    assert weights[2] > weights[0] > weights[3] > weights[1]
+
+
 def test_steps_are_those_of_scikit_learn(x64):
     """From the same responsibilities. There the last stick, too, leaves something."""
     x, t, alpha = clusters(6, n=80), 5, 0.4
@@ -306,7 +335,7 @@ def test_steps_are_those_of_scikit_learn(x64):
         n_components=t, weight_concentration_prior_type="dirichlet_process",
         weight_concentration_prior=alpha, reg_covar=0.0,
     )  # fmt: skip
-    r = np.random.default_rng(0).dirichlet(np.full(t, 0.3), len(x))
+    r = np.random.default_rng(0).dirichlet([1.2, 0.8, 0.5, 0.3, 0.2], len(x))
     other._check_parameters(x)
     other._initialize(x, r)
     np.testing.assert_allclose(other.mean_prior_, settings["location"], rtol=1e-14)
@@ -359,10 +388,16 @@ def test_a_fit_finds_what_scikit_learn_finds(x64):
     np.testing.assert_allclose(np.sort(counts)[-3:], theirs[-3:], rtol=2e-2)
 
 
+def shares(a, b):
+    """E[π] in the order of the sticks."""
+    left = np.concatenate([[1.0], np.cumprod(b / (a + b))])
+    return np.concatenate([a / (a + b), [1.0]]) * left
+
+
 def log_student(params, x):
     a, b, kappa, m, nu, psi = plain(params)
     d = x.shape[1]
-    share = np.concatenate([a / (a + b), [1.0]]) * np.concatenate([[1.0], np.cumprod(b / (a + b))])
+    share = shares(a, b)
     each = []
     for k in range(len(nu)):
         free = nu[k] - d + 1
@@ -399,8 +434,8 @@ def test_the_density_is_normalised(x64):
 
     mass, _ = integrate.quad(at, -np.pi / 2, np.pi / 2, epsabs=1e-8, limit=200)
     assert abs(mass - 1) <= 1e-7
-    for shares in (params.weights, random_params(1, t=1).weights):
-        assert abs(float(jnp.sum(shares)) - 1) <= 4 * EPS["float64"]
+    for share in (params.weights, random_params(1, t=1).weights):
+        assert abs(float(jnp.sum(share)) - 1) <= 4 * EPS["float64"]
 
 
 @pytest.mark.slow
@@ -422,7 +457,8 @@ def test_samples_follow_the_density(x64):
     params = random_params(12, d=2)
     drawn = np.asarray(dm.sample(params, jax.random.key(0), 20_000))
     a, b, kappa, m, nu, psi = plain(params)
-    share = np.asarray(params.weights)
+    share = shares(a, b)
+    np.testing.assert_allclose(np.sort(share), np.sort(params.weights), rtol=1e-12)
     for j in range(2):
         free, width = nu - 1, np.sqrt(psi[:, j, j] * (kappa + 1) / (kappa * (nu - 1)))
 
@@ -449,7 +485,7 @@ def test_marginals(x64):
     x = clusters(13, d=3)
     params = random_params(13, d=3)
     a, b, kappa, m, nu, psi = plain(params)
-    index, share = [2, 0], np.asarray(params.weights)
+    index, share = [2, 0], shares(a, b)
     each = [
         np.log(share[k]) + stats.multivariate_t(
             m[k][index], psi[k][np.ix_(index, index)] * (kappa[k] + 1) / (kappa[k] * (nu[k] - 2)),

@@ -27,9 +27,16 @@ density of the model is that of the next example, a mixture of Student densities
     p(x | x_1..x_n) ≈ Σ_k E[π_k] St(x; η_k, m_k, Ψ_k (κ_k + 1) / (κ_k η_k)),
     η_k = ν_k - d + 1                                                                     (D.12)
 
+Sticks are broken for the larger components first, those of larger κ_k, and for the last component
+last. Where the components at places k and k + 1 < T, with n and m examples, change places, with t
+examples after them, the bound for the best sticks given E[α] rises by
+
+    log (E[α] + m + t) - log (E[α] + n + t)                                               (D.13)
+
+so no step loses by a new order.
+
 A fit ends at a maximum near its start; compare several (`jaxprob.many.restarts`). A component that
-nothing is in has the prior. Larger components earlier have a higher ELBO, and fits start that way.
-`gibbs` draws from the posterior itself.
+nothing is in has the prior. `gibbs` draws from the posterior itself, which is wider than q.
 
 Source: Blei and Jordan, Variational inference for Dirichlet process mixtures, Bayesian Analysis 1,
 2006; Bishop, Pattern Recognition and Machine Learning, 2006, section 10.2; Ishwaran and James,
@@ -65,7 +72,7 @@ class Params(NamedTuple):
     """What is fitted: the densities q of equation D.11.
 
     Attributes:
-        sticks: (T - 1, 2) log a_k, log b_k of v_k ~ Beta(a_k, b_k).
+        sticks: (T - 1, 2) log a, log b of v ~ Beta(a, b), in the order in which they are broken.
         concentration: (2,) log w₁, log w₂ of α ~ Gamma(w₁, w₂); (0,) where α is a number.
         components: normal-inverse-Wishart densities of means and precisions.
 
@@ -79,7 +86,7 @@ class Params(NamedTuple):
     @property
     def weights(self) -> Array:
         """The expected probabilities E[π] (..., T) of the components."""
-        return jnp.exp(sticks.log_expected_weights(self.sticks))
+        return jnp.exp(_of_components(sticks.log_expected_weights(self.sticks), self))
 
     @property
     def means(self) -> Array:
@@ -110,7 +117,10 @@ def init(
     alpha_prior: tuple[float, float] = (1.0, 1.0),
     start: str = "k-means++",
 ) -> Params:
-    """What a Gaussian mixture that starts at examples far from each other says, largest first.
+    """What a Gaussian mixture says that starts at examples far from each other.
+
+    The last component, whose stick is all that is left, is the smallest one, and empty if it has
+    less than half of an equal share.
 
     Args:
         key: a typed PRNG key; a fixed one where None.
@@ -133,6 +143,8 @@ def init(
     _, sums = gaussian_mixture.statistics(near, x, weights)
     order = jnp.argsort(-sums.weight)
     points, sums = near.means[order], jax.tree.map(lambda a: a[order], sums)
+    few = sums.weight[-1] * num_components * 2 < jnp.sum(sums.weight)
+    sums = jax.tree.map(lambda a: a.at[-1].set(jnp.where(few, 0.0, a[-1])), sums)
     d = x.shape[1]
     second = sums.second.reshape(-1, d, d)  # a mixture in one column has (T, 1)
     components, regular = normal_wishart.update(prior, points, sums.weight, sums.first, second)
@@ -144,7 +156,8 @@ def init(
         as_before,
     )
     of_alpha = jnp.log(jnp.asarray([] if alpha is not None else alpha_prior, x.dtype))
-    broken = sticks.update(sums.weight, sticks.mean_alpha(of_alpha, alpha))
+    by_place = sums.weight[_places(components.log_count)]
+    broken = sticks.update(by_place, sticks.mean_alpha(of_alpha, alpha))
     of_alpha = of_alpha if alpha is not None else sticks.update_concentration(broken, alpha_prior)
     return Params(broken, of_alpha, components)
 
@@ -328,7 +341,7 @@ def grad_of_statistics(params: Params, known: Statistics) -> Params:
         0.5455
     """
     return Params(
-        sticks.grad_expected(params.sticks, known.weight),
+        sticks.grad_expected(params.sticks, known.weight[_places(params.components.log_count)]),
         jnp.zeros_like(params.concentration),
         normal_wishart.grad_expected(params.components, *known),
     )
@@ -361,7 +374,8 @@ def maximise(
         [[1.0]]
     """
     components, regular = normal_wishart.update(prior, params.means, *known)
-    broken = sticks.update(known.weight, sticks.mean_alpha(params.concentration, alpha))
+    by_place = known.weight[_places(components.log_count)]
+    broken = sticks.update(by_place, sticks.mean_alpha(params.concentration, alpha))
     of_alpha = params.concentration
     if alpha is None:
         of_alpha = sticks.update_concentration(broken, alpha_prior)
@@ -406,7 +420,7 @@ def sample(params: Params, key: Array, num: int) -> Array:
         (3, 1)
     """
     of_component, of_example = jax.random.split(key)
-    log_weights = sticks.log_expected_weights(params.sticks)
+    log_weights = _of_components(sticks.log_expected_weights(params.sticks), params)
     index = jax.random.categorical(of_component, log_weights, shape=(num,))
     return normal_wishart.draw(params.components, of_example, index)
 
@@ -663,15 +677,27 @@ _REASONS = (
 )
 
 
+def _places(log_count: Array) -> Array:
+    """(..., T) which component's stick is broken when: the larger ones first, the last one last."""
+    last = jnp.full_like(log_count[..., -1:], -jnp.inf)
+    return jnp.argsort(-jnp.concatenate([log_count[..., :-1], last], axis=-1), axis=-1)
+
+
+def _of_components(by_place: Array, params: Params) -> Array:
+    """(..., T) what belongs to sticks, for the components that have them."""
+    place = jnp.argsort(_places(params.components.log_count), axis=-1)
+    return jnp.take_along_axis(by_place, place, axis=-1)
+
+
 def _expected(params: Params, x: Array) -> Array:
     """(T, n) ρ of equation D.10."""
-    log_weights = sticks.expected_log_weights(params.sticks)
+    log_weights = _of_components(sticks.expected_log_weights(params.sticks), params)
     return log_weights[:, None] + normal_wishart.expected_log_density(params.components, x)
 
 
 def _log_predictive(params: Params, x: Array) -> Array:
     """(T, n) the terms of equation D.12."""
-    log_weights = sticks.log_expected_weights(params.sticks)
+    log_weights = _of_components(sticks.log_expected_weights(params.sticks), params)
     return log_weights[:, None] + normal_wishart.log_predictive(params.components, x)
 
 

@@ -3,18 +3,18 @@ r"""Draws from the posterior of a Dirichlet-process mixture itself: collapsed Gi
 Sticks, means and precisions are integrated out; what is left is in which component each example
 is. Given the others, of which n_k are in component k, example i is in it with probability
 
-    p(z_i = k | z_-i, x) ∝ n_k p(x_i | those in k),        or in a new one ∝ α p(x_i)      (D.13)
+    p(z_i = k | z_-i, x) ∝ n_k p(x_i | those in k),        or in a new one ∝ α p(x_i)      (D.14)
 
 with the Student densities of equation D.4. A sweep draws this for every example in turn. Then α is
 drawn, with an auxiliary η, from what the number K of components says of it:
 
     η ~ Beta(α + 1, n),        α ~ Gamma(s₁ + K - u, s₂ - log η)
-    u = 0 with odds (s₁ + K - 1) : n (s₂ - log η), else 1                                  (D.14)
+    u = 0 with odds (s₁ + K - 1) : n (s₂ - log η), else 1                                  (D.15)
 
 Scale matrices are kept as inverses, which an example changes by a matrix of rank one, and computed
 anew with every sweep. The density of the next example, given a draw of z and α, is
 
-    Σ_k n_k / (n + α) p(x | those in k) + α / (n + α) p(x)                                 (D.15)
+    Σ_k n_k / (n + α) p(x | those in k) + α / (n + α) p(x)                                 (D.16)
 
 Source: Neal, Markov chain sampling methods for Dirichlet process mixture models, JCGS 9, 2000,
 algorithm 3; Escobar and West, Bayesian density estimation and inference using mixtures, JASA 90,
@@ -83,7 +83,7 @@ def gibbs(
     scale: Any = 1.0,
     degrees: float | None = None,
 ) -> Samples:
-    """Draw from the posterior by collapsed Gibbs sampling (equations D.13, D.14).
+    """Draw from the posterior by collapsed Gibbs sampling (equations D.14, D.15).
 
     All examples start in one component. Compiled once for a shape and settings.
 
@@ -145,7 +145,7 @@ def gibbs_log_density(
     scale: Any = 1.0,
     degrees: float | None = None,
 ) -> Array:
-    """The log-density of the next example, averaged over draws (equation D.15).
+    """The log-density of the next example, averaged over draws (equation D.16).
 
     Args:
         samples: of `gibbs`; `jax.tree.map(lambda a: a[::10], samples)` is every tenth.
@@ -259,7 +259,7 @@ def _fresh(prior: Prior, x: Array, assignments: Array, points: Array) -> _State:
 def _sweep(
     key: Array, x: Array, state: _State, table: Array, log_alpha: Array, prior: Prior
 ) -> _State:
-    """Every example drawn once, in turn (equation D.13)."""
+    """Every example drawn once, in turn (equation D.14)."""
     n, d = x.shape
     own = normal_wishart.known(prior, d, x.dtype)
     root = inverse_of_lower(own.root)
@@ -311,7 +311,7 @@ def _sweep(
 def _draw_alpha(
     key: Array, alpha: Array, used: Array, n: int, alpha_prior: tuple[float, float]
 ) -> Array:
-    """α, given how many components there are (equation D.14)."""
+    """α, given how many components there are (equation D.15)."""
     first, second = alpha_prior
     keys = jax.random.split(key, 4)
     mine = jax.random.loggamma(keys[0], alpha + 1)
