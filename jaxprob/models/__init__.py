@@ -1,8 +1,10 @@
 """What is assumed: one file per model, pure functions of parameters and examples."""
 
+from jaxprob.models import decision_tree as decision_tree
 from jaxprob.models import gaussian_mixture as gaussian_mixture
 from jaxprob.models import logistic as logistic
 from jaxprob.models import naive_bayes as naive_bayes
+from jaxprob.models import random_forest as random_forest
 from jaxprob.models import softmax as softmax
 from jaxprob.models.base import Bind as Bind
 from jaxprob.models.base import Labels as Labels

@@ -222,6 +222,8 @@ class Model(NamedTuple):
     """The maximum, where it is a formula."""
     em: ExpectationMaximisation | None = None
     """The steps of expectation-maximisation, where there is something latent to expect."""
+    grow: Callable[..., Estimate] | None = None
+    """(x, y, weights) -> Estimate: what is built greedily, where the parameters are a structure."""
     parameter_names: Callable[..., tuple[str, ...]] | None = None
     """(params, names of the features or None) -> (p,); made from those of the leaves where None."""
     columns: int | None = None

@@ -37,7 +37,7 @@ def binned(x: Array, max_bins: int = MOST_BINS) -> Binned:
 
     Columns with up to `max_bins` different values have a bin for each. Others are cut at quantiles
     of the examples, whatever their weights are; a value as frequent as a bin has one of its own. Of
-    more than 20,000 examples quantiles and values are those of 20,000, one in each part of the data.
+    more than 20,000 examples those of 20,000 are taken, one from each part of the data.
 
     Args:
         x: (n, d) floating, NaN where an entry is missing.

@@ -76,14 +76,10 @@ def grown(
             assert key is not None
             chosen = _some(jax.random.fold_in(key, level), 2**level, d, max_features)
         tolerance = _ROUNDING * eps * jnp.sum(counts, axis=1)
-        feature, best = _best(
-            columns, y, weights, node, chosen, counts, tolerance, min_leaf_weight
-        )
+        feature, best = _best(columns, y, weights, node, chosen, counts, tolerance, min_leaf_weight)
         can_split &= best.gain > jnp.maximum(min_gain, tolerance)
         feature = jnp.where(can_split, feature, 0)
-        threshold = middle(
-            columns.high[feature, best.bin], columns.low[feature, best.following]
-        )
+        threshold = middle(columns.high[feature, best.bin], columns.low[feature, best.following])
         threshold = jnp.where(can_split, threshold, jnp.inf)
         missing_right = jnp.where(can_split, best.missing_right, 0)
         levels.append(Level(feature, threshold, missing_right, counts))
@@ -170,7 +166,9 @@ def _best_cut(sums: Array, gaps: Array, tolerance: Array, min_leaf_weight: float
 
     nothing = jnp.full(sums.shape[2], -jnp.inf, sums.dtype)
     zero = jnp.zeros(sums.shape[2], jnp.int32)
-    gain, at, side = jax.lax.fori_loop(0, 1 + gaps.astype(jnp.int32), with_missing, (nothing, zero, zero))
+    gain, at, side = jax.lax.fori_loop(
+        0, 1 + gaps.astype(jnp.int32), with_missing, (nothing, zero, zero)
+    )
     # Infinity is above the last bin, where only what is missing goes to the right.
     later = jnp.where((bins > at[None, :]) & (per_bin > 0), bins, len(bins))
     following = jnp.min(later, axis=0)
@@ -181,7 +179,7 @@ def _best_cut(sums: Array, gaps: Array, tolerance: Array, min_leaf_weight: float
 
 
 def _gain(left: Array, right: Array, total: Array, min_leaf_weight: float) -> Array:
-    """(bins, nodes) the gain of each cut (equation 3.15); minus infinity where it is not allowed."""
+    """(bins, nodes) the gain of each cut (equation 3.25), minus infinity if it is not allowed."""
     weight = jnp.sum(total, axis=0)
     # The share of a class in a side is compared with that in the node: gains that are small beside
     # the entropies keep their digits.
