@@ -261,6 +261,7 @@ def grow(
         >>> float(params.threshold[0]), params.counts[1:].tolist()
         (3.0, [[2.0, 0.0], [0.0, 2.0]])
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     check_settings(num_classes, depth, min_leaf_weight, min_gain, smoothing, max_bins)
     check_max_features(max_features, x.shape[-1])
     rules = {

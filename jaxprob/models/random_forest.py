@@ -246,6 +246,7 @@ def grow(
         >>> [round(p, 2) for p in jnp.exp(predict_log_proba(params, jnp.zeros((1, 1))))[0].tolist()]
         [0.95, 0.05]
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     check_settings(num_classes, depth, min_leaf_weight, min_gain, smoothing, max_bins)
     check_forest(num_trees, seed, bootstrap)
     d = x.shape[-1]

@@ -143,17 +143,20 @@ def _best_cut(sums: Array, gaps: Array, tolerance: Array, min_leaf_weight: float
     below = jnp.cumsum(sums[:-1], axis=0)
     above = below[-1:] - below
     per_bin = jnp.sum(sums[:-1], axis=1)
+    known_left = jnp.sum(below, axis=1)
     bins = jnp.arange(len(below), dtype=jnp.int32)[:, None]
     total = below[-1] + missing
 
     def with_missing(right: Array, so_far: tuple[Array, ...]) -> tuple[Array, ...]:
-        to_right = right.astype(sums.dtype)
+        to_right = jnp.asarray(right, sums.dtype)
         gain = _gain(
             below + ((1 - to_right) * missing)[None],
             above + (to_right * missing)[None],
             total,
             min_leaf_weight,
         )
+        # Without this, "is it missing?" could be asked with a threshold below all values.
+        gain = jnp.where(known_left > 0, gain, -jnp.inf)
         top = jnp.max(gain, axis=0)
         first = jnp.min(jnp.where(gain >= (top - tolerance)[None, :], bins, len(bins)), axis=0)
         old, at, side = so_far
@@ -173,7 +176,7 @@ def _best_cut(sums: Array, gaps: Array, tolerance: Array, min_leaf_weight: float
     later = jnp.where((bins > at[None, :]) & (per_bin > 0), bins, len(bins))
     following = jnp.min(later, axis=0)
     none_missing = jnp.sum(missing, axis=0) == 0
-    left = jnp.take_along_axis(jnp.sum(below, axis=1), at[None, :], axis=0)[0]
+    left = jnp.take_along_axis(known_left, at[None, :], axis=0)[0]
     heavier = (2 * left < jnp.sum(total, axis=0)).astype(jnp.int32)
     return _Best(gain, at, following, jnp.where(none_missing, heavier, side))
 
@@ -183,7 +186,7 @@ def _gain(left: Array, right: Array, total: Array, min_leaf_weight: float) -> Ar
     weight = jnp.sum(total, axis=0)
     # The share of a class in a side is compared with that in the node: gains that are small beside
     # the entropies keep their digits.
-    inverse_share = weight / _or_one(total)
+    inverse_share = weight[None, :] / _or_one(total)
 
     def of_side(a: Array) -> tuple[Array, Array]:
         own = jnp.sum(a, axis=1)
