@@ -433,6 +433,26 @@ def test_a_tree_as_text():
         dt.describe(jax.tree.map(lambda a: a[None], params))
 
 
+def test_a_tree_as_a_picture():
+    x, y = load_iris(return_X_y=True)
+    params = dt.grow(jnp.asarray(x, "float32"), y, num_classes=3, depth=2).params
+    ax = jp.plots.tree(params, feature_names=list("abcd"), smoothing=0.0)
+    texts = {text.get_text(): text.get_position() for text in ax.texts}
+    assert set(texts) == {
+        "all\n150",
+        "c ≤ 2.45\n50",
+        "c > 2.45\n100",
+        "d ≤ 1.75\n54",
+        "d > 1.75\n46",
+    }
+    assert texts["c ≤ 2.45\n50"][0] < texts["d ≤ 1.75\n54"][0] < texts["d > 1.75\n46"][0]
+    (x_of, _), bars = texts["d ≤ 1.75\n54"], ax.patches
+    own = [b.get_width() for b in bars if abs(b.get_y() + 2) < 0.3 and abs(b.get_x() - x_of) < 0.45]
+    np.testing.assert_allclose(own, 0.8 * np.array([0, 49, 5]) / 54, atol=1e-9)
+    with pytest.raises(ValueError, match="class_names: expected 3 names, got 1"):
+        jp.plots.tree(params, class_names=["one"])
+
+
 BAD = [
     ({"num_classes": 1}, "num_classes: expected an integer of at least 2, got 1"),
     ({"num_classes": 2.0}, "num_classes: expected an integer"),
