@@ -7,11 +7,13 @@
 Parts: naive_bayes (Gaussian, one fit of many examples; and a thousand resamples in one call against
 a loop over scikit-learn, of which a part is run and its time scaled); mixtures (a step of EM from
 one start; and a hundred starts of one to eight components, in one call against a pool of processes,
-with scikit-learn's tolerance of 1e-3 nats per example).
+with scikit-learn's tolerance of 1e-3 nats per example); trees (one of depth 6, on histograms,
+against all thresholds; and a forest of a hundred, against one on all cores).
 
 Times are medians after a warm-up, ours and theirs in turn. Each row says how far the parameters of
 the two are apart, relative to their size, or for the search of mixtures by how many nats our best
-run is worse than theirs. Both are given NumPy's arrays, and naive Bayes is given JAX's in a row of
+run is worse than theirs, and for trees by what share the log-likelihood of other examples is worse
+than theirs. Both are given NumPy's arrays, and naive Bayes is given JAX's in a row of
 its own. Without scikit-learn's additions to variances.
 """
 
@@ -26,7 +28,7 @@ import numpy as np
 from sklearn.naive_bayes import GaussianNB
 
 import jaxprob as jp
-from experiments import _common, _mixtures
+from experiments import _common, _mixtures, _trees
 from experiments.benchmark import in_turn
 from jaxprob.many import fit_many
 from jaxprob.models import naive_bayes
@@ -135,7 +137,20 @@ def mixture_rows(args: argparse.Namespace) -> list[list]:
     return rows + [_mixtures.search(*search, dtype, args.seed) for dtype in dtypes]
 
 
-PARTS = {"naive_bayes": naive_bayes_rows, "mixtures": mixture_rows}
+def tree_rows(args: argparse.Namespace) -> list[list]:
+    """The part trees."""
+    one, seeds = ((1_000, 6), 1) if args.quick else (_trees.ONE, _trees.SEEDS)
+    many = (500, 6, 5) if args.quick else _trees.MANY
+    dtypes = "float64", "float32"
+    rows = [
+        _trees.one_tree(*one, classes, dtype, range(args.seed, args.seed + seeds), args.repeats)
+        for classes in (2, 3)
+        for dtype in dtypes
+    ]
+    return rows + [_trees.forest(*many, 2, dtype, args.seed) for dtype in dtypes]
+
+
+PARTS = {"naive_bayes": naive_bayes_rows, "mixtures": mixture_rows, "trees": tree_rows}
 
 
 def main() -> int:

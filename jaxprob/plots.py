@@ -250,7 +250,7 @@ def tree(
     missing: bool = False,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """A decision tree: what it asks, and how likely the classes are.
+    r"""A decision tree: what it asks, and how likely the classes are.
 
     Args:
         params: of one tree.
@@ -261,8 +261,8 @@ def tree(
         ax: matplotlib axes; new ones where None, as large as the tree wants.
 
     Returns:
-        The axes: a bar for each node, divided as the probabilities of the classes are; above it what
-        leads there, and the weight of its examples. Lines are the thicker the more go there.
+        The axes: a bar for each node, divided as the probabilities of the classes are; above it
+        what leads there, and the weight of its examples. Lines are thicker where more go.
 
     Raises:
         ValueError: for several trees, and for too few names.
@@ -273,7 +273,7 @@ def tree(
         >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]]), jnp.array([0, 0, 1, 1])
         >>> params = decision_tree.grow(x, y, num_classes=2, depth=1).params
         >>> [text.get_text() for text in tree(params).texts]
-        ['all\\n4', 'x0 ≤ 3\\n2', 'x0 > 3\\n2']
+        ['all\n4', 'x0 ≤ 3\n2', 'x0 > 3\n2']
     """
     nodes = nodes_of(params, feature_names, missing=missing)
     k = np.shape(params.counts)[1]
