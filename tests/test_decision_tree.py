@@ -279,6 +279,20 @@ def test_gains_of_features_add_up_to_what_the_tree_gains(x64):
     assert (np.asarray(gains) >= 0).all()
 
 
+def test_the_first_levels_are_a_tree_of_their_own(x64):
+    x, y, c = few_values(12, n=120, missing=0.1)
+    deep = dt.grow(x, y, c, num_classes=3, depth=4).params
+    shallow = dt.grow(x, y, c, num_classes=3, depth=2).params
+    cut = dt.limited(deep, 2)
+    for a, b in zip(cut[:3], shallow[:3], strict=True):
+        np.testing.assert_array_equal(a[:3], b)
+    np.testing.assert_array_equal(cut.counts[:7], shallow.counts)
+    got, expected = (dt.predict_log_proba(tree, jnp.asarray(x)) for tree in (cut, shallow))
+    np.testing.assert_array_equal(got, expected)
+    with pytest.raises(ValueError, match="depth: expected an integer of at least 0, got -1"):
+        dt.limited(deep, -1)
+
+
 def brute_force_pruned(found, value, price, index=0):
     """The best worth of the part of a tree at and below a node."""
     if found[index][0] is None:

@@ -343,6 +343,30 @@ def prune(
     return _kept(params, best_subtree(params.is_split, value, 0.0))
 
 
+def limited(params: Params, depth: int) -> Params:
+    """The first levels of a tree: the same as a tree that is grown to this depth only.
+
+    Args:
+        params: Params.
+        depth: how many questions lead to a leaf, at most.
+
+    Returns:
+        Params of the same shapes.
+
+    Raises:
+        ValueError: for a negative depth.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]]), jnp.array([0, 1, 0, 1])
+        >>> params = grow(x, y, num_classes=2, depth=2).params
+        >>> [int(limited(params, depth).is_split.sum()) for depth in (0, 1, 2)]
+        [0, 1, 2]
+    """
+    if type(depth) is not int or depth < 0:
+        raise ValueError(f"depth: expected an integer of at least 0, got {depth!r}")
+    return _kept(params, params.is_split & (jnp.arange(params.feature.shape[-1]) < 2**depth - 1))
+
+
 def prune_bic(params: Params, *, count_thresholds: bool = True) -> Params:
     """The part of a tree, from its root on, with the best Bayesian information criterion.
 

@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxprob.models.trees.binning import Binned, middle
 
+_OWN_PROGRAM = 2  # levels, the last ones, that are compiled each by itself
 _ROUNDING = 4  # of the weight of a node, in units of eps: gains that differ by less are equal
 
 
@@ -66,15 +67,16 @@ def grown(
         ([2.5], [[1.0, 0.0], [0.0, 1.0]])
     """
     d, n = columns.codes.shape
-    node, can_split = jnp.zeros(n, jnp.int32), jnp.ones(1, bool)
     eps = jnp.finfo(weights.dtype).eps
-    levels = []
-    for level in range(depth):
-        counts = _counts(node, y, weights, 2**level, num_classes)
+    rows = jnp.arange(n, dtype=jnp.int32)
+
+    def of_level(level: Array | int, node: Array, can_split: Array) -> tuple[Array, Array, Level]:
+        """The nodes of the next level that examples go to, which may split, and what is asked."""
+        counts = _counts(node, y, weights, len(can_split), num_classes)
         chosen = None
         if max_features is not None and max_features < d:
             assert key is not None
-            chosen = _some(jax.random.fold_in(key, level), 2**level, d, max_features)
+            chosen = _some(jax.random.fold_in(key, level), len(can_split), d, max_features)
         tolerance = _ROUNDING * eps * jnp.sum(counts, axis=1)
         feature, best = _best(columns, y, weights, node, chosen, counts, tolerance, min_leaf_weight)
         can_split &= best.gain > jnp.maximum(min_gain, tolerance)
@@ -82,13 +84,31 @@ def grown(
         threshold = middle(columns.high[feature, best.bin], columns.low[feature, best.following])
         threshold = jnp.where(can_split, threshold, jnp.inf)
         missing_right = jnp.where(can_split, best.missing_right, 0)
-        levels.append(Level(feature, threshold, missing_right, counts))
         missing = columns.num_codes - 1
         last = jnp.where(can_split, best.bin, missing)
-        code = columns.codes.reshape(-1)[feature[node] * n + jnp.arange(n)].astype(jnp.int32)
-        right = jnp.where(code == missing, missing_right[node], code > last[node])
-        node = 2 * node + right
-        can_split = jnp.repeat(can_split, 2)
+        code = columns.codes.reshape(-1)[feature[node] * n + rows].astype(jnp.int32)
+        right = jnp.where(
+            code == missing, missing_right[node], (code > last[node]).astype(jnp.int32)
+        )
+        asked = Level(feature, threshold, missing_right, counts)
+        return 2 * node + right, jnp.repeat(can_split, 2), asked
+
+    # The first levels are one program, as wide as the last of them: that costs little time, and the
+    # compiler much less.
+    alike = max(1, depth - _OWN_PROGRAM)
+    width = 2 ** (alike - 1)
+
+    def step(state: tuple[Array, Array], level: Array) -> tuple[tuple[Array, Array], Level]:
+        node, can_split = state
+        node, can_split, asked = of_level(level, node, can_split[:width])
+        return (node, can_split), asked
+
+    start = jnp.zeros(n, jnp.int32), jnp.arange(2 * width) == 0
+    (node, can_split), first = jax.lax.scan(step, start, jnp.arange(alike))
+    levels = [jax.tree.map(lambda a, i=i: a[i, : 2**i], first) for i in range(alike)]
+    for level in range(alike, depth):
+        node, can_split, asked = of_level(level, node, can_split)
+        levels.append(asked)
     return levels, _counts(node, y, weights, 2**depth, num_classes)
 
 
