@@ -10,11 +10,13 @@ one start; and a hundred starts of one to eight components, in one call against 
 with scikit-learn's tolerance of 1e-3 nats per example); dirichlet (a mixture of a Dirichlet
 process: so many steps from the same start, and until the bound changes as little); kernels (exact
 log-densities; the bandwidth by leaving out, against statsmodels; a grid by Fourier transforms,
-against KDEpy; and memory); neighbours (log-densities).
+against KDEpy; and memory); neighbours (log-densities); trees (one of depth 6, on histograms,
+against all thresholds; and a forest of a hundred, against one on all cores).
 
 Times are medians after a warm-up, ours and theirs in turn. Each row says how far the parameters of
 the two are apart, relative to their size, or for the search of mixtures by how many nats our best
-run is worse than theirs. Both are given NumPy's arrays, and naive Bayes is given JAX's in a row of
+run is worse than theirs, and for trees by what share the log-likelihood of other examples is worse
+than theirs. Both are given NumPy's arrays, and naive Bayes is given JAX's in a row of
 its own. Without scikit-learn's additions to variances.
 """
 
@@ -29,7 +31,7 @@ import numpy as np
 from sklearn.naive_bayes import GaussianNB
 
 import jaxprob as jp
-from experiments import _common, _dirichlet, _kernels, _mixtures, _neighbours
+from experiments import _common, _dirichlet, _kernels, _mixtures, _neighbours, _trees
 from experiments.benchmark import in_turn
 from jaxprob.many import fit_many
 from jaxprob.models import naive_bayes
@@ -167,12 +169,26 @@ def neighbour_rows(args: argparse.Namespace) -> list[list]:
     return [_neighbours.density(*sizes, d, args.seed, args.repeats) for d in (1, 2, 6)]
 
 
+def tree_rows(args: argparse.Namespace) -> list[list]:
+    """The part trees."""
+    one, seeds = ((1_000, 6), 1) if args.quick else (_trees.ONE, _trees.SEEDS)
+    many = (500, 6, 5) if args.quick else _trees.MANY
+    dtypes = "float64", "float32"
+    rows = [
+        _trees.one_tree(*one, classes, dtype, range(args.seed, args.seed + seeds), args.repeats)
+        for classes in (2, 3)
+        for dtype in dtypes
+    ]
+    return rows + [_trees.forest(*many, 2, dtype, args.seed) for dtype in dtypes]
+
+
 PARTS = {
     "naive_bayes": naive_bayes_rows,
     "mixtures": mixture_rows,
     "dirichlet": dirichlet_rows,
     "kernels": kernel_rows,
     "neighbours": neighbour_rows,
+    "trees": tree_rows,
 }
 
 

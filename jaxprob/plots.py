@@ -8,11 +8,14 @@ import numpy as np
 
 from jaxprob.fit import Fit
 from jaxprob.models.base import Status
+from jaxprob.models.decision_tree import SMOOTHING, Params
+from jaxprob.models.trees import Node, nodes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GRID = 200
+_INCHES = 0.07  # of a character of a node's condition
 
 
 def convergence(fits: Fit | Mapping[str, Fit], axes: "Sequence[Axes] | None" = None) -> Any:
@@ -236,6 +239,95 @@ def confusion_matrix(
     on.set_xticklabels(names, rotation=45 if max(map(len, names)) > 3 else 0)
     on.set_yticklabels(names)
     return on
+
+
+def tree(
+    params: Params,
+    *,
+    feature_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    smoothing: float = SMOOTHING,
+    missing: bool = False,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    r"""A decision tree: what it asks, and how likely the classes are.
+
+    Args:
+        params: of one tree.
+        feature_names: of the columns; x0, x1, ... where None.
+        class_names: K of them; numbers where None.
+        smoothing: a of equation 3.23.
+        missing: whether to say where missing entries go.
+        ax: matplotlib axes; new ones where None, as large as the tree wants.
+
+    Returns:
+        The axes: a bar for each node, divided as the probabilities of the classes are; above it
+        what leads there, and the weight of its examples. Lines are thicker where more go.
+
+    Raises:
+        ValueError: for several trees, and for too few names.
+        ModuleNotFoundError: without matplotlib.
+
+    Example:
+        >>> from jaxprob.models import decision_tree
+        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]]), jnp.array([0, 0, 1, 1])
+        >>> params = decision_tree.grow(x, y, num_classes=2, depth=1).params
+        >>> [text.get_text() for text in tree(params).texts]
+        ['all\n4', 'x0 ≤ 3\n2', 'x0 > 3\n2']
+    """
+    nodes = nodes_of(params, feature_names, missing=missing)
+    k = np.shape(params.counts)[1]
+    if class_names is not None and len(class_names) != k:
+        raise ValueError(f"class_names: expected {k} names, got {len(class_names)}")
+    place = _leaf_order(nodes)
+    leaves = sum(not node.children for node in nodes.values())
+    deepest = max(node.depth for node in nodes.values())
+    on = _one_axes(ax)
+    if ax is None:
+        longest = max(len(node.condition) for node in nodes.values())
+        size = max(5.0, leaves * max(1.0, _INCHES * longest)), max(3.0, 1.1 * (deepest + 1))
+        on.figure.set_size_inches(*size)  # pyright: ignore[reportAttributeAccessIssue]
+    colours, half, height = _colours(k), 0.4, 0.2
+    for index, node in nodes.items():
+        x, y = place[index], -float(node.depth)
+        for child in node.children:
+            at = place[child], -float(node.depth + 1) + height
+            share = nodes[child].weight / max(node.weight, 1e-30)
+            on.plot([x, at[0]], [y, at[1]], color="grey", lw=0.5 + 3 * share, zorder=0)
+        count = node.counts + smoothing
+        left = x - half
+        for j, p in enumerate(count / count.sum()):
+            on.barh(y, 2 * half * p, height=height, left=left, align="edge", color=[colours[j]])
+            left += 2 * half * p
+        text = f"{node.condition}\n{node.weight:g}"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        on.text(x, y + height + 0.08, text, ha="center", va="bottom", fontsize=7, bbox=box)
+    names = [f"class {j}" for j in range(k)] if class_names is None else class_names
+    for colour, name in zip(colours, names, strict=True):
+        on.bar(0, 0, color=[colour], label=name)
+    on.set(xlim=(-0.6, leaves - 0.4), ylim=(-deepest - 0.2, 0.7))
+    on.legend(fontsize=7, loc="upper left")
+    on.set_axis_off()
+    return on
+
+
+def _leaf_order(nodes: Mapping[int, Node]) -> dict[int, float]:
+    """Where nodes stand: leaves side by side, others in the middle of their children."""
+    place: dict[int, float] = {}
+    count = 0
+
+    def visit(index: int) -> float:
+        nonlocal count
+        children = nodes[index].children
+        if children:
+            place[index] = sum(map(visit, children)) / 2
+        else:
+            place[index] = float(count)
+            count += 1
+        return place[index]
+
+    visit(0)
+    return place
 
 
 def _one_axes(ax: "Axes | None") -> "Axes":

@@ -10,10 +10,10 @@ import numpy as np
 from catalogue import MODELS
 from catalogue import draw as draw_linear
 
+from jaxprob.models import decision_tree, knn_classifier, knn_density, random_forest
 from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import kernel_density as kd
-from jaxprob.models import knn_classifier, knn_density
 from jaxprob.models import naive_bayes as nb
 from jaxprob.models.base import Model
 from jaxprob.solvers import em
@@ -264,8 +264,10 @@ def _neighbours(model: Model, seed: int, *, n: int = 37, dtype: str = "float64")
     x = jnp.asarray(np.round(rng.standard_normal((n, 2)) + 2.0 * y[:, None], 1), dtype)
     labels = None if model.labels is None else jnp.asarray(y, "int32")
     weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
-    params = model.init(None, x, *[] if labels is None else [labels], weights=weights)
-    return Example(params, x, labels, weights, {})
+    data = (x,) if labels is None else (x, labels)
+    grows = model.choose is not None and model.log_density is None
+    params = model.choose(*data).params if grows else model.init(None, *data, weights=weights)
+    return Example(params, *data, *[None] * (2 - len(data)), weights, {})
 
 
 def _in_the_box(model: Model, example: Example) -> float:
@@ -287,6 +289,8 @@ ENTRIES: dict[str, Entry] = {
     **{f"kernel density, {kind}": _kernel_entry(bandwidth=kind) for kind in kd.BANDWIDTHS},
     "Dirichlet mixture": _dirichlet_entry(),
     "Dirichlet mixture, alpha": _dirichlet_entry(alpha=0.7),
+    "decision tree": Entry(decision_tree.model(3, depth=3), _neighbours, _over_labels),
+    "random forest": Entry(random_forest.model(3, 5, depth=2), _neighbours, _over_labels),
     "nearest-neighbour density": Entry(
         knn_density.model(20), _neighbours, _in_the_box, mass_error=0.03
     ),

@@ -17,6 +17,7 @@ from jaxprob.many import fit_many
 from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
 OFTEN = (
+    *("decision tree", "random forest"),
     *("logistic", "softmax", "Gaussian mixture, full", "Gaussian mixture, gaps"),
     *(
         "Dirichlet mixture",
@@ -39,7 +40,10 @@ USUAL = "naive Bayes, mixed", "Gaussian mixture, tied"
 COMPILED = [
     pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
     for name in ENTRIES
-    if name.startswith(("naive", "Gaussian", "Dirichlet", "kernel", "nearest")) or name == "softmax"
+    if name.startswith(
+        ("naive", "Gaussian", "Dirichlet", "kernel", "nearest", "decision", "random")
+    )
+    or name == "softmax"
 ]  # those with linear logits have tests of their own
 
 
@@ -53,7 +57,8 @@ def test_no_public_model_is_missing():
         for found in pkgutil.iter_modules(jp.models.__path__)
     ]
     public = {m.__name__ for m in modules if hasattr(m, "model")}
-    tested = {entry.model.log_prob.fn.__module__ for entry in ENTRIES.values()}
+    of = [entry.model.log_prob for entry in ENTRIES.values()]
+    tested = {getattr(log_prob, "fn", log_prob).__module__ for log_prob in of}
     assert public == tested
 
 
