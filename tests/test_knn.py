@@ -47,6 +47,15 @@ def test_none_is_its_own_neighbour_and_some_points_are_not_there(x64):
         assert set(own) == set(np.flatnonzero(np.asarray(live))) - {i}
 
 
+def test_lanes_are_loops(dtype):
+    x = jnp.stack([points(60, seed=s, dtype=dtype) for s in range(3)])
+    distance, index = jax.vmap(lambda x: nearest(x, x, 5, own=True))(x)
+    for lane in range(3):
+        alone = nearest(x[lane], x[lane], 5, own=True)
+        np.testing.assert_array_equal(index[lane], alone[1])
+        np.testing.assert_allclose(distance[lane], alone[0], rtol=4 * EPS[dtype])
+
+
 def test_points_that_float32_cannot_tell_apart_are_in_order(x64):
     """Far away, a thousand of them: the fast order would be that of their numbers."""
     order = np.random.default_rng(0).permutation(1000)

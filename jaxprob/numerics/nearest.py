@@ -89,8 +89,9 @@ def nearest(
         # Seen from the largest, few are so small or so large that float32 has no number for them.
         largest = jnp.max(jnp.where(jnp.isfinite(squared), squared, 0.0), axis=1, keepdims=True)
         narrow = (squared / jnp.where(largest > 0, largest, 1.0)).astype(jnp.float32)
-        # Were its slices seen through, XLA would sort whole rows instead.
-        key, index = jax.lax.optimization_barrier(jax.lax.top_k(-narrow, most))
+        # Were its slices seen through, XLA would sort whole rows instead; and it cannot compile a
+        # barrier around both at once.
+        key, index = map(jax.lax.optimization_barrier, jax.lax.top_k(-narrow, most))
         exact = jnp.take_along_axis(squared, index, axis=1)
         exact, index = jax.lax.sort((exact, index), num_keys=1)
         found = exact[:, :num], index[:, :num]
