@@ -2,7 +2,7 @@
 
     python -m experiments.decision_tree
 
-takes the breast cancer data that scikit-learn ships (569 × 30) and splits it a hundred times at
+takes the breast cancer data that scikit-learn ships (569 × 30) and splits it thirty times at
 random into halves to grow on, quarters to prune with, and quarters to judge by. All trees are grown
 in one call, lanes of weights on one set of histograms' bins. Drawn are
 
@@ -16,6 +16,7 @@ in one call, lanes of weights on one set of histograms' bins. Drawn are
 and, in a picture of its own, the tree of all examples, pruned by BIC, which is printed as well.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,9 +30,10 @@ from experiments import _common
 from jaxprob.models import decision_tree as dt
 from jaxprob.models import random_forest as rf
 
-SPLITS = 100
-DEPTHS = range(1, 9)
-TREES = (1, 2, 5, 10, 20, 50, 100, 200)
+SPLITS = 30
+DEPTHS = range(1, 7)
+OF_GAPS = 4  # depth
+TREES = (1, 2, 5, 10, 20, 50, 100)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 SHOWN = 10
 WAYS = "as grown", "pruned with others", "pruned by BIC"
@@ -45,12 +47,12 @@ def splits(n: int, seed: int) -> tuple[np.ndarray, ...]:
     return (part < 2).astype(float), (part == 2).astype(float), (part == 3).astype(float)
 
 
-@jax.jit
-def _grown(x: jax.Array, y: jax.Array, weights: jax.Array) -> dt.Params:
+@partial(jax.jit, static_argnames="depth")
+def _grown(x: jax.Array, y: jax.Array, weights: jax.Array, depth: int) -> dt.Params:
     """Trees, one for each weighting."""
 
     def one(c: jax.Array) -> dt.Params:
-        return dt.grow(x, y, c, num_classes=2, depth=DEPTHS[-1]).params
+        return dt.grow(x, y, c, num_classes=2, depth=depth).params
 
     return jax.vmap(one)(weights)
 
@@ -58,7 +60,7 @@ def _grown(x: jax.Array, y: jax.Array, weights: jax.Array) -> dt.Params:
 def depths(x: jax.Array, y: jax.Array, parts: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
     """By way: (depths, splits) log-likelihoods of the last parts, per example."""
     grow, prune, judge = map(jnp.asarray, parts)
-    deep = _grown(x, y, grow)
+    deep = _grown(x, y, grow, DEPTHS[-1])
 
     def values(tree: dt.Params, c: jax.Array, test: jax.Array) -> jax.Array:
         ways = tree, dt.prune(tree, x, y, c), dt.prune_bic(tree)
@@ -103,7 +105,7 @@ def gaps(x: np.ndarray, y: jax.Array, parts: tuple[np.ndarray, ...], seed: int) 
 
 def judged_by_bic(x: jax.Array, y: jax.Array, grow: jax.Array, judge: jax.Array) -> float:
     """The mean log-likelihood per example of trees pruned by BIC."""
-    trees = jax.vmap(dt.prune_bic)(_grown(x, y, grow))
+    trees = jax.vmap(dt.prune_bic)(_grown(x, y, grow, OF_GAPS))
     each = jax.vmap(lambda tree, c: dt.log_likelihood(tree, x, y, c) / jnp.sum(c))(trees, judge)
     return float(jnp.mean(each))
 

@@ -686,6 +686,7 @@ def _grow(
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
     key = jax.random.key(0) if key is None and max_features is not None else key
     own = {"num_classes": num_classes, "max_features": max_features, **rules}
+    max_bins = max(2, min(max_bins, len(x)))  # there are no more different values
     return of_columns(binned(x, max_bins), _labels(y, num_classes), c, key, **own)
 
 

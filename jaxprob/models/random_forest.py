@@ -468,6 +468,7 @@ def _grow(
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
+    max_bins = max(2, min(max_bins, len(x)))  # there are no more different values
     columns, y = binned(x, max_bins), _labels(y, num_classes)
 
     def one(key: Array) -> Params:
