@@ -94,7 +94,8 @@ def draw(x: np.ndarray, y: np.ndarray, fits: dict[str, jp.Fit], rows: list[list]
         else:
             log_p = model.log_density(fit.params, at, jnp.asarray(x))
         p = np.exp(np.asarray(log_p)).reshape(SIDE, SIDE)
-        ax.contourf(first, second, p, levels=12, cmap="Greys")
+        top = np.nanquantile(p, 0.998)  # that of neighbours has narrow peaks
+        ax.contourf(first, second, np.minimum(p, top), levels=12, cmap="Greys")
         ax.scatter(*x.T, c=np.array(COLOURS)[y], s=7)
         ax.set(title=name, xticks=[], yticks=[])
     for name, model in CLASSIFIERS.items():
@@ -115,11 +116,11 @@ def draw(x: np.ndarray, y: np.ndarray, fits: dict[str, jp.Fit], rows: list[list]
         ax.set(title=name, xticks=[], yticks=[])
     for some, title in ((DENSITIES, "densities"), (CLASSIFIERS, "growers")):
         ax, own = next(panels), [row for row in rows if row[0] in some]
-        ax.barh([r[0] for r in own], [r[1] for r in own], xerr=[r[2] for r in own], color="grey")
-        ax.invert_yaxis()
-        ax.set(title=f"{title}: nats of a held-out wine")
-        if title == "densities":
-            ax.set_xlim(right=0.9 * max(r[1] for r in own), left=1.1 * min(r[1] for r in own))
+        ax.errorbar([r[1] for r in own], range(len(own)), xerr=[r[2] for r in own], fmt="ko")
+        for i, row in enumerate(own):
+            ax.text(row[1], i - 0.12, row[0], ha="center", va="bottom", fontsize=9)
+        ax.set(title=f"{title}: nats of a held-out wine", yticks=[], ylim=(len(own) - 0.5, -0.7))
+        ax.margins(x=0.25)
     print(_common.save_figure(figure, out, "map"))
     plt.close(figure)
 
