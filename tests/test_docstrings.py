@@ -28,6 +28,7 @@ INTERNAL = {
     "jaxprob.many.schedule",
     "jaxprob.models.base",
     "jaxprob.models.certificates",
+    "jaxprob.models.kernels.sums.in_blocks",
     "jaxprob.models.linear",
     "jaxprob.models.separation",
     "jaxprob.solvers.driver",
@@ -86,6 +87,19 @@ def test_models_name_equations_units_and_source(module):
         assert "equation" in text, name
         if name.startswith("log") or name.startswith("grad"):
             assert "nats" in text, name
+
+
+CHOSEN = "dirichlet_mixture", "kernel_density", "knn_density", "knn_classifier"
+
+
+@pytest.mark.parametrize("module", [*CHOSEN, "decision_tree", "random_forest"])
+def test_other_models_name_equations_units_and_source(module):
+    code = importlib.import_module(f"jaxprob.models.{module}")
+    assert "Source:" in code.__doc__
+    for name in ("log_prob", "log_likelihood"):
+        text = inspect.getdoc(getattr(code, name))
+        assert "equation" in text, name
+        assert "nats" in text, name
 
 
 SOLVERS = "newton", "lbfgs", "gradient", "proximal", "closed_form", "em", "minibatch_em"

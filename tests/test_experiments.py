@@ -13,7 +13,8 @@ import pytest
 NAMES = [
     *("quickstart", "verify_gradients", "accuracy", "descent", "separation", "benchmark"),
     *("many_fits", "bootstrap_digits", "penalty_path", "fault_lanes", "per_group"),
-    *("naive_bayes", "gaussian_mixture", "decision_tree", "classical"),
+    *("naive_bayes", "gaussian_mixture", "dirichlet_mixture", "kernel_density"),
+    *("decision_tree", "map", "classical"),
 ]
 
 
