@@ -21,15 +21,17 @@ SEEDS = 6  # data sets over which the log-likelihoods are compared: one tree is 
 TARGETS = {"one": 3.0, "many": 1.0}
 
 
-def examples(n: int, d: int, k: int, dtype: str, seed: int) -> tuple[np.ndarray, ...]:
+def examples(n: int, d: int, k: int, dtype: str, seed: int) -> tuple[Any, ...]:
     """Features and labels, and as many that are held out."""
     informative = max(3, d // 2)
-    x, y = make_classification(2 * n, d, n_informative=informative, n_classes=k, random_state=seed)
-    x, y = x.astype(dtype), y.astype(np.int32)
+    made: Any = make_classification(
+        2 * n, d, n_informative=informative, n_classes=k, random_state=seed
+    )
+    x, y = made[0].astype(dtype), made[1].astype(np.int32)
     return x[:n], y[:n], x[n:], y[n:]
 
 
-def judged(tree: Any, data: tuple[np.ndarray, ...], k: int) -> float:
+def judged(tree: Any, data: tuple[Any, ...], k: int) -> float:
     """The held-out log-likelihood of a tree of scikit-learn, its leaves smoothed as ours are."""
     x, y, other_x, other_y = data
     counts = np.full((tree.tree_.node_count, k), decision_tree.SMOOTHING)
@@ -48,11 +50,11 @@ def one_tree(n: int, d: int, k: int, dtype: str, seeds: Iterable[int], repeats: 
     sets = [examples(n, d, k, dtype, seed) for seed in seeds]
     kept: dict[str, Any] = {}
 
-    def ours(data: tuple[np.ndarray, ...] = sets[0]) -> None:
+    def ours(data: tuple[Any, ...] = sets[0]) -> None:
         made = decision_tree.grow(data[0], data[1], num_classes=k, depth=DEPTH)
         kept["ours"] = jax.block_until_ready(made.params)
 
-    def theirs(data: tuple[np.ndarray, ...] = sets[0]) -> None:
+    def theirs(data: tuple[Any, ...] = sets[0]) -> None:
         tree = DecisionTreeClassifier(criterion="log_loss", max_depth=DEPTH, random_state=0)
         kept["theirs"] = tree.fit(data[0], data[1])
 

@@ -119,10 +119,13 @@ def test_single_precision_asks_the_same(dtype):
 
 
 def test_numbers_that_are_next_to_each_other_are_told_apart(dtype):
-    one = np.asarray(1.0, dtype)
-    x = jnp.asarray(np.array([one, np.nextafter(one, 2 * one)])[:, None])
-    params = dt.grow(x, jnp.array([0, 1]), num_classes=2, depth=1).params
-    assert dt.leaf(params, x).tolist() == [0, 1]
+    values = [np.asarray(1.0, dtype)]
+    for _ in range(2):  # halfway between two is rounded down once, and up once
+        values.append(np.nextafter(values[-1], 2 * values[0]))
+    for pair in (values[:2], values[1:]):
+        x = jnp.asarray(np.array(pair)[:, None])
+        params = dt.grow(x, jnp.array([0, 1]), num_classes=2, depth=1).params
+        assert dt.leaf(params, x).tolist() == [0, 1]
 
 
 def of_scikit_learn(x, y, c, k, **settings):
