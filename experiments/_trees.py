@@ -11,6 +11,7 @@ from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+import jaxprob as jp
 from experiments.benchmark import in_turn
 from jaxprob.models import decision_tree, random_forest
 
@@ -51,8 +52,8 @@ def one_tree(n: int, d: int, k: int, dtype: str, seeds: Iterable[int], repeats: 
     kept: dict[str, Any] = {}
 
     def ours(data: tuple[Any, ...] = sets[0]) -> None:
-        made = decision_tree.grow(data[0], data[1], num_classes=k, depth=DEPTH)
-        kept["ours"] = jax.block_until_ready(made.params)
+        fit = jp.fit(decision_tree.model(k, DEPTH), data[0], data[1])
+        kept["ours"] = jax.block_until_ready(fit).params
 
     def theirs(data: tuple[Any, ...] = sets[0]) -> None:
         tree = DecisionTreeClassifier(criterion="log_loss", max_depth=DEPTH, random_state=0)
@@ -77,8 +78,8 @@ def forest(n: int, d: int, trees: int, k: int, dtype: str, seed: int) -> list:
     x, y, other_x, other_y = examples(n, d, k, dtype, seed)
 
     def ours() -> Any:
-        made = random_forest.grow(x, y, num_classes=k, num_trees=trees, depth=DEPTH, seed=seed)
-        return jax.block_until_ready(made.params)
+        fit = jp.fit(random_forest.model(k, trees, DEPTH, seed=seed), x, y)
+        return jax.block_until_ready(fit).params
 
     ours()
     begin = time.perf_counter()

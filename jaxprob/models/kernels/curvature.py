@@ -31,7 +31,7 @@ from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 
-_ELEMENTS = 1 << 20  # of an array, at a time
+_ELEMENTS = 1 << 18  # of an array, at a time
 _ROWS = 512
 _FEW = 4  # columns, up to which a matrix product is slower than its sums
 _FAR = -30.0  # the logarithm of a sum, from which on down its rounding shows
