@@ -24,7 +24,7 @@ import numpy as np
 
 import jaxprob as jp
 from experiments import _common
-from jaxprob.models import gaussian_mixture, logistic, naive_bayes, softmax
+from jaxprob.models import gaussian_mixture, kernel_density, logistic, naive_bayes, softmax
 from jaxprob.models.base import Model
 from jaxprob.testing import Report, compare_gradients, compare_hessians
 
@@ -50,6 +50,10 @@ MODELS: dict[str, Callable[[], Model]] = {
         for covariance in gaussian_mixture.COVARIANCES
     },
     "Gaussian mixture, gaps": partial(gaussian_mixture.model, 3, prior_count=1.0, missing=True),
+    **{
+        f"kernel density, {bandwidth}": partial(kernel_density.model, bandwidth=bandwidth)
+        for bandwidth in kernel_density.BANDWIDTHS
+    },
 }
 COLUMNS = (
     "model",
