@@ -225,7 +225,7 @@ def test_the_log_likelihood_is_the_sum_over_examples(dtype):
     x, y, c = few_values(10, missing=0.2)
     x, c = jnp.asarray(x, dtype), jnp.asarray(c, dtype)
     model = dt.model(3, depth=3)
-    params = model.grow(x, y, c).params
+    params = model.choose(x, y, c).params
     each = np.array([model.log_prob(params, x[i], y[i]) for i in range(len(y))], float)
     got = model.log_likelihood(params, x, jnp.asarray(y), c)
     assert got.dtype == dtype
@@ -238,7 +238,7 @@ def test_leaves_have_the_mean_of_their_posterior(x64):
     x = jnp.array([[0.0], [0.0], [0.0], [1.0]])
     y = jnp.array([0, 0, 1, 1])
     model = dt.model(2, 1, smoothing=0.5)
-    params = model.grow(x, y).params
+    params = model.choose(x, y).params
     got = np.exp(model.predict_log_proba(params, x[jnp.array([0, 3])]))
     np.testing.assert_allclose(got, [[2.5 / 4, 1.5 / 4], [0.5 / 2, 1.5 / 2]], rtol=1e-15)
     bare = dt.predict_log_proba(params, x[3:], smoothing=0.0)
@@ -395,7 +395,7 @@ def test_labels_are_drawn_as_predicted():
     x, y, c = few_values(14)
     x = jnp.asarray(x, "float32")
     model = dt.model(3, 2)
-    params = model.grow(x, y, jnp.asarray(c, "float32")).params
+    params = model.choose(x, y, jnp.asarray(c, "float32")).params
     draws = jax.vmap(lambda key: model.sample(params, key, x))(
         jax.random.split(jax.random.key(0), 4_000)
     )

@@ -49,7 +49,7 @@ def test_probabilities_are_the_mean_of_those_of_the_trees(dtype):
 def test_the_log_likelihood_is_the_sum_over_examples(dtype):
     x, y, c = examples(dtype=dtype)
     model = rf.model(3, 5, 2)
-    params = model.grow(x, y, c).params
+    params = model.choose(x, y, c).params
     own = np.asarray(model.predict_log_proba(params, x), float)[np.arange(len(y)), y]
     got = float(model.log_likelihood(params, x, y, c))
     assert abs(got - np.asarray(c) @ own) <= SAME_SUM[dtype] * float(np.asarray(c) @ np.abs(own))
@@ -190,7 +190,7 @@ def test_a_class_without_examples(x64):
 def test_labels_are_drawn_as_predicted():
     x, y, c = examples(dtype="float32")
     model = rf.model(3, 5, 2)
-    params = model.grow(x, y, c).params
+    params = model.choose(x, y, c).params
     keys = jax.random.split(jax.random.key(0), 4_000)
     draws = jax.vmap(lambda key: model.sample(params, key, x[:10]))(keys)
     p = np.exp(model.predict_log_proba(params, x[:10]))
