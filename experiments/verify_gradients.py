@@ -97,7 +97,10 @@ def reports(
     """The reports on a model's hand-derived gradient and Hessian, as far as it has them."""
     extra = {} if offset is None else {"offset": offset}
     args = params, examples, weights, extra
-    hard = model.features is None or not model.features.missing  # 64 times the parameters leave
+    hard = model.features is None or not model.features.missing
+    hard &= (
+        model.log_density is None
+    )  # far out, autodiff loses digits of sums of kernels; and 64 times the parameters leave
     # inverse covariances with entries from 1e-80 to 1e80, which no sweep can deal with
 
     def value(params: Any, examples: tuple, weights: Any, extra: dict) -> Any:
