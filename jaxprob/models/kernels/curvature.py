@@ -156,11 +156,13 @@ def _moments(
     d, (num, full) = some.x.shape[1], (known.mean.shape[1], len(shape.below[0]) > 0)
     counts, mean = some.w > 0, known.mean.T
     top = jnp.where(counts, known.top, 0.0)
-    scale = jnp.where(counts, some.w * jnp.exp(-known.rest), 0.0)
+    scale = jnp.where(counts, some.w, 0.0)
 
     def add(so_far: tuple, block: _Block) -> tuple[tuple, None]:
         u, g, log_k = _pairs(some, block, shape)
-        share = jnp.exp(jnp.where(counts[None, :], log_k - top[None, :], -jnp.inf))
+        # XLA may round log_k otherwise than where the sums are from: no share is more than all.
+        log_share = jnp.minimum(log_k - top[None, :] - known.rest[None, :], 0.0)
+        share = jnp.exp(jnp.where(counts[None, :], log_share, -jnp.inf))
         share = share * scale[None, :]
         away = [v - m[None, :] for v, m in zip(g, mean, strict=True)]
         covariance, spread = so_far
