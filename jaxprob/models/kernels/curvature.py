@@ -26,8 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor
+from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor, leave_one_out
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 
@@ -78,9 +79,12 @@ def leave_one_out_information(
         >>> leave_one_out_information(bandwidth, jnp.array([[0.0], [2.0]])).tolist()
         [[16.0]]
     """
-    n, d = points.shape
-    w = jnp.ones(n, points.dtype) if weights is None else weights
-    largest = jnp.max(w)
+    return _by_hand(bandwidth, points, jnp.ones_like(points[:, 0]) if weights is None else weights)
+
+
+@jax.custom_jvp
+def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
+    (n, d), largest = points.shape, jnp.max(w)
     order = jnp.argsort(points[:, 0])  # what is done at a time is then near each other
     points, w = jnp.take(points, order, axis=0), jnp.take(w, order) / largest
     factor = inverse_factor(bandwidth, d)
@@ -114,6 +118,15 @@ def leave_one_out_information(
     if bandwidth.log_scale.shape[0] < d:
         information = jnp.sum(information, keepdims=True)
     return information * largest
+
+
+@_by_hand.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    def traced(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
+        theta, unravel = ravel_pytree(bandwidth)
+        return -jax.hessian(lambda theta: leave_one_out(unravel(theta), points, w))(theta)
+
+    return _by_hand(*primals), jax.jvp(traced, primals, tangents)[1]
 
 
 def _quick(points: Array, w: Array, factor: Array, shape: _Shape) -> _Known:
