@@ -1,12 +1,15 @@
 """Programs for the CPU that compile in less than half the time, and run as fast."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import update_wrapper
 from typing import Any
 
 import jax
 from jax.core import eval_context
+
+from jaxprob.numerics.products import all_digits
 
 # Most of what is compiled runs once a step on a few numbers. Fusions made by XLA's older emitter,
 # at LLVM's first level, take 0.7 s for a fit by L-BFGS where the defaults take 1.6 s; the passes
@@ -33,12 +36,12 @@ class EagerJit:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
-        with eval_context():  # options are only for programs that no other one contains
+        with _alone():
             return self._for(args, kwargs)(*args, **kwargs)
 
     def optimised(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns, by a program that takes longer to compile and less to run."""
-        with eval_context():
+        with _alone():
             return self._general(*args, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -48,9 +51,16 @@ class EagerJit:
         if key in self._compiled:
             return
         program = self._quick if jax.default_backend() == "cpu" else self._general
-        with eval_context():
+        with _alone():
             program.lower(*args, **kwargs).compile()
         self._compiled.add(key)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """As options want it, which are only for programs that no other one contains."""
+    with eval_context(), all_digits():
+        yield
 
 
 def eager_jit(fn: Callable[..., Any], **settings: Any) -> EagerJit:

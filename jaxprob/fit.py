@@ -19,6 +19,7 @@ from jaxprob.models.base import Evidence, Model, Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.passes import count
+from jaxprob.numerics.products import all_digits
 from jaxprob.report import Report, report
 from jaxprob.solvers.choice import Choice, choice
 from jaxprob.solvers.closed_form import ClosedForm, closed_form
@@ -252,7 +253,8 @@ def fit(
     if traced:
         finish = partial(_traced, solver=solvers[0], feature_names=data.feature_names, trace=trace)
         theta = problem.start_for(solvers[0]) if theta is None else theta
-        return _with_auto_axes(finish, problem, theta)
+        with all_digits():
+            return _with_auto_axes(finish, problem, theta)
     outcome = _first_that_converges(solvers, problem, theta, trace)
     return _report(problem, outcome, data.feature_names, Source(model, *problem.data))
 

@@ -30,6 +30,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.numerics.linalg import Factor, factorise
+from jaxprob.numerics.products import matmul, vdot
 from jaxprob.solvers.problem import Problem, Rows
 
 _ROWS = 256  # whose Hessians are in memory at a time
@@ -152,7 +153,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
         other = Problem(Rows(*data[:4]), None, None, alone, False, None)
         _, grad = other.value_and_grad(theta)  # of minus the log-likelihood
         w = jnp.where(problem.mask(), theta, 0.0)
-        return jnp.vdot(grad, _factor(problem, theta).solve(w))
+        return vdot(grad, _factor(problem, theta).solve(w))
 
     return _over_lanes(fit, of_one)
 
@@ -227,7 +228,7 @@ def _influence(problem: Problem, theta: Array) -> Array:
 @jax.jit
 def _covariance(problem: Problem, theta: Array) -> Array:
     weighted = _influence(problem, theta) * problem.example_weights()[:, None]
-    return weighted.T @ weighted
+    return matmul(weighted.T, weighted)
 
 
 @jax.jit

@@ -235,7 +235,7 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         inverse = np.linalg.inv(h / np.outer(scale, scale)) / np.outer(scale, scale)
     except np.linalg.LinAlgError:
         return none, ("The information is singular: some columns are linearly dependent.",)
-    variance = np.diag(keep @ inverse @ keep)
+    variance = np.diag(np.linalg.multi_dot([keep, inverse, keep]))
     with np.errstate(invalid="ignore"):
         return np.sqrt(variance), notes
 

@@ -25,6 +25,7 @@ from jaxprob.many.lanes import Lanes, mesh_of, with_parts
 from jaxprob.many.running import Interrupted, LanesSource, run
 from jaxprob.many.schedule import Run
 from jaxprob.models.base import Bind, Status
+from jaxprob.numerics.products import einsum
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Known, Problem
 
@@ -257,7 +258,7 @@ def _information(
         held_out = jax.lax.map(of_rows, (index.reshape(-1, most), live.reshape(-1, most)))
         held_out = held_out.reshape(repeats, num_folds, *held_out.shape[1:])
         others = 1.0 - jnp.eye(num_folds, dtype=held_out.dtype)
-        rest = jnp.einsum("jk,rk...->rj...", others, held_out)
+        rest = einsum("jk,rk...->rj...", others, held_out)
         rest = rest.reshape(-1, *rest.shape[2:])
         return jnp.concatenate([jnp.sum(held_out[0], axis=0)[None], rest]).swapaxes(0, 1)
 

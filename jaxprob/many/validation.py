@@ -32,6 +32,7 @@ from jaxprob.many.keys import check_key
 from jaxprob.many.neighbours import Grid, fit_grid
 from jaxprob.models.base import Model, Status
 from jaxprob.numerics.passes import total
+from jaxprob.numerics.products import matmul
 from jaxprob.report import REASONS
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Problem, Rows
@@ -363,7 +364,7 @@ def _score(
         bin_of = jnp.clip(jnp.floor(predicted * num_bins).astype(jnp.int32), 0, num_bins - 1)
         in_bin = jnp.where(bin_of[None, :] == jnp.arange(num_bins)[:, None], c, 0.0)
         each = jnp.stack([jnp.ones_like(c), predicted, true.astype(c.dtype)], axis=1)
-        weight, predicted, true = (in_bin @ each).T
+        weight, predicted, true = matmul(in_bin, each).T
         some = jnp.where(weight > 0, weight, jnp.nan)
         return Scores(
             mean(log_prob),

@@ -38,6 +38,7 @@ from jaxprob.models.linear import pull_back, spread
 from jaxprob.models.separation import separation
 from jaxprob.numerics import categorical_log_prob, softmax
 from jaxprob.numerics.control import only_if
+from jaxprob.numerics.products import matmul, vdot
 
 KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
 _LEAST_E = -0.5
@@ -143,7 +144,7 @@ def chord_bound(
         (), nats; infinite where this proves nothing.
     """
     growth = jnp.exp(_farthest(problem, moved) + apart)
-    squares = jnp.vdot(grad, factor.solve(grad))
+    squares = vdot(grad, factor.solve(grad))
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     most = _of_columns(problem.unravel(theta), columns, jnp.ones((), theta.dtype))
     lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * jnp.sum(factor.inverse**2))
@@ -191,9 +192,10 @@ def _near_gap(problem: Any, at: Point, step: Array, moved: Array) -> Array:
     """
     l2 = jnp.zeros((), step.dtype) if problem.l2 is None else problem.l2
     is_penalised = problem.mask()
-    pushed = at.hess @ step - jnp.where(is_penalised, l2 * step, 0.0)  # by the likelihood alone
+    # By the likelihood alone:
+    pushed = matmul(at.hess, step) - jnp.where(is_penalised, l2 * step, 0.0)
     rest = at.grad + pushed  # ρ
-    kl = _kappa(moved) * jnp.maximum(jnp.vdot(step, pushed), 0.0)
+    kl = _kappa(moved) * jnp.maximum(vdot(step, pushed), 0.0)
     return jnp.where(moved <= -_LEAST_E, kl + _unmet(problem, step, rest), jnp.inf)
 
 
@@ -217,7 +219,7 @@ def absent(problem: Any) -> Array:
         return jnp.zeros((), bool)
     classes = jnp.arange(problem.model.labels.num_classes)
     hit = (problem.data.y[:, None] == classes[None, :]).astype(problem.data.x.dtype)
-    return jnp.any(problem.example_weights() @ hit == 0)  # what each class weighs
+    return jnp.any(matmul(problem.example_weights(), hit) == 0)  # what each class weighs
 
 
 def duality_gap(
@@ -304,7 +306,7 @@ def _most_rounding(problem: Any, theta: Array, value: Array) -> Array:
     params, eps = problem.unravel(theta), jnp.finfo(theta.dtype).eps
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
-    size = 4 * eps * value * (1 + jnp.vdot(columns, heaviest))
+    size = 4 * eps * value * (1 + vdot(columns, heaviest))
     return _of_columns(params, size * columns, size)
 
 

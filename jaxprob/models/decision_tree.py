@@ -50,6 +50,7 @@ from jaxprob.models.base import Bind, Choice, Features, Labels, Model, Status
 from jaxprob.models.trees import MOST_BINS, Binned, binned, grown, nodes_of, restricted
 from jaxprob.models.trees import best_subtree as best_subtree
 from jaxprob.numerics import total
+from jaxprob.numerics.products import matmul
 
 MOST_LEVELS = 16
 SMOOTHING = 0.5
@@ -622,7 +623,7 @@ def log_of_shares(p: Array) -> Array:
         >>> log_of_shares(jnp.array([1e-9, 1.0])).tolist()[1] == float(jnp.float32(-1e-9))
         True
     """
-    others = p @ (1 - jnp.eye(p.shape[-1], dtype=p.dtype))
+    others = matmul(p, 1 - jnp.eye(p.shape[-1], dtype=p.dtype))
     sure = p > _SURE
     return jnp.where(
         sure, jnp.log1p(-jnp.where(sure, others, 0.0)), jnp.log(jnp.where(sure, 1.0, p))

@@ -64,6 +64,7 @@ from jaxprob.numerics.components import (
     squared_moments,
     weighted_total,
 )
+from jaxprob.numerics.products import einsum, matmul
 from jaxprob.numerics.seeding import spread_out
 
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
@@ -99,7 +100,7 @@ class Params(NamedTuple):
     def covariances(self) -> Array:
         """The covariances Σ (..., K, d, d)."""
         root = inverse_of_lower(_matrices(self))
-        return root @ root.mT
+        return matmul(root, root.mT)
 
 
 class Statistics(NamedTuple):
@@ -302,9 +303,9 @@ def statistics(
         weight = jnp.sum(member, axis=1)
         if missing:
             _, _, away, spread = conditional_moments(x, params.means, _matrices(params))
-            first = jnp.einsum("kn,kdn->kd", member, away)
-            second = jnp.einsum("kn,kdn,ken->kde", member, away, away)
-            second += jnp.einsum("kn,kden->kde", member, spread)
+            first = einsum("kn,kdn->kd", member, away)
+            second = einsum("kn,kdn,ken->kde", member, away, away)
+            second += einsum("kn,kden->kde", member, spread)
             second = _diagonal(second) if _is_diagonal(params) else second
         else:
             first, second = moments(member, x, params.means)
@@ -332,7 +333,7 @@ def of_statistics(params: Params, known: Statistics) -> Params:
     weight, first, second = known
     others = 1 - jnp.eye(len(weight), dtype=weight.dtype)  # 1 - π_k as a sum: it may be tiny
     share = params.weights
-    of_logits = weight * (others @ share) - share * (others @ weight)
+    of_logits = weight * matmul(others, share) - share * matmul(others, weight)
     if _is_diagonal(params):
         factor = _diagonals(params)
         of_scale = factor**2 * second - weight[:, None]
@@ -341,7 +342,7 @@ def of_statistics(params: Params, known: Statistics) -> Params:
     else:
         factor = _matrices(params)
         of_means = jnp.sum(factor * jnp.sum(factor * first[:, None, :], axis=-1)[..., None], axis=1)
-        product = factor @ second
+        product = matmul(factor, second)
         of_scale = _diagonal(product) * _diagonal(factor) - weight[:, None]
         below = -product[:, *np.tril_indices(factor.shape[-1], -1)]
     empty = weight[:, None] == 0  # whatever the factor is
@@ -395,8 +396,8 @@ def maximise(
         variance, pivots = _diagonal(covariance), 1 / _diagonal(factor) ** 2
         lower = factor[:, *np.tril_indices(d, -1)]
     share = known.weight / jnp.where(all_of_it > 0, all_of_it, 1.0)
-    away = means - (share @ means)[None, :]
-    spread = share @ (away**2 + jnp.broadcast_to(variance, away.shape))
+    away = means - matmul(share, means)[None, :]
+    spread = matmul(share, away**2 + jnp.broadcast_to(variance, away.shape))
     spread = jnp.mean(spread, keepdims=True) if is_spherical else spread
     narrow = ~(pivots > eps * spread[None, :]) | ~(pivots > 8 * d * eps * variance)
     collapsed = jnp.any(narrow & alive[:, None])
@@ -476,7 +477,7 @@ def sample(params: Params, key: Array, num: int) -> Array:
     k = jax.random.categorical(of_component, params.logits, shape=(num,))
     noise = jax.random.normal(of_noise, (num, means.shape[1]), means.dtype)
     root = inverse_of_lower(_matrices(params))
-    return means[k] + jnp.einsum("nij,nj->ni", root[k], noise)
+    return means[k] + einsum("nij,nj->ni", root[k], noise)
 
 
 def predict_log_proba(params: Params, x: Array, *, missing: bool = False) -> Array:
@@ -577,9 +578,9 @@ def conditional(params: Params, columns: Sequence[int], values: Array) -> Params
     logits = _joint(marginal(params, list(given)), values[None], missing=False)[:, 0]
     away = values[None, :] - params.means[:, given]
     precision = _matrices(params)
-    precision = precision.mT @ precision
+    precision = matmul(precision.mT, precision)
     root = inverse_factor(precision[:, rest[:, None], rest[None, :]])
-    covariance = root.mT @ root
+    covariance = matmul(root.mT, root)
     pull = jnp.sum(precision[:, rest[:, None], given[None, :]] * away[:, None, :], axis=-1)
     means = params.means[:, rest] - jnp.sum(covariance * pull[:, None, :], axis=-1)
     return _of_covariance(logits - logsumexp(logits), means, covariance, "full")

@@ -58,6 +58,7 @@ from jaxprob.models.kernels import scott as scott
 from jaxprob.models.kernels import silverman as silverman
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower
+from jaxprob.numerics.products import matmul
 
 BANDWIDTHS = ("scalar", "diagonal", "full")
 _MOST_IMAGES = 729
@@ -138,7 +139,7 @@ def log_prob(
     c = jnp.ones(len(points), x.dtype) if weights is None else weights
     factor = _matrix(params, d)
     images = jnp.stack([image[0] for image in _images(x[None, :], bounds)])
-    z = jnp.matmul(images[:, None, :] - points[None, :, :], factor.T, precision="highest")
+    z = matmul(images[:, None, :] - points[None, :, :], factor.T)
     squared = jnp.sum(z**2, axis=-1)
     head = jnp.sum(jnp.log(jnp.diagonal(factor))) - kernels.log_normaliser(kernel, d)
     if kernel in kernels.COMPACT:
@@ -348,7 +349,7 @@ def sample(
             radius = jnp.sqrt(jax.random.beta(length, d / 2, 2.0, (num,), dtype))
         z = z * (radius / jnp.sqrt(squared))[:, None]
     root = inverse_of_lower(_matrix(params, d))
-    return _folded(centers + jnp.matmul(z, root.T, precision="highest"), bounds)
+    return _folded(centers + matmul(z, root.T), bounds)
 
 
 def of_bandwidth(bandwidth: Any) -> Params:
@@ -393,7 +394,7 @@ def covariance(params: Params, d: int) -> Array:
         [[4.0, 0.0], [0.0, 4.0]]
     """
     root = inverse_of_lower(_matrix(params, d))
-    return jnp.matmul(root, root.T, precision="highest")
+    return matmul(root, root.T)
 
 
 def marginal(params: Params, points: Array, columns: Sequence[int]) -> tuple[Params, Array]:
@@ -461,12 +462,12 @@ def conditional(
     away = jnp.asarray(values, points.dtype)[None, :] - points[:, given]
     spread = covariance(params, d)
     factor = inverse_factor(spread[given[:, None], given[None, :]])
-    z = jnp.matmul(away, factor.T, precision="highest")
+    z = matmul(away, factor.T)
     log_shares = -jnp.sum(z**2, axis=1) / 2
     log_shares = log_shares if weights is None else log_shares + jnp.log(weights)
-    across = jnp.matmul(spread[rest[:, None], given[None, :]], factor.T, precision="highest")
-    moved = points[:, rest] + jnp.matmul(z, across.T, precision="highest")
-    left = spread[rest[:, None], rest[None, :]] - jnp.matmul(across, across.T, precision="highest")
+    across = matmul(spread[rest[:, None], given[None, :]], factor.T)
+    moved = points[:, rest] + matmul(z, across.T)
+    left = spread[rest[:, None], rest[None, :]] - matmul(across, across.T)
     return of_bandwidth(left), moved, jnp.exp(log_shares - logsumexp(log_shares))
 
 
@@ -695,14 +696,14 @@ def _silverman_matrix(x: Array, weights: Array | None) -> Array:
     c = jnp.ones(len(x), x.dtype) if weights is None else weights
     share = c / jnp.sum(c)
     away = x - jnp.sum(share[:, None] * x, axis=0)[None, :]
-    spread = jnp.matmul((share[:, None] * away).T, away, precision="highest")
+    spread = matmul((share[:, None] * away).T, away)
     smaller = silverman(x, weights) / jnp.sqrt(jnp.diagonal(spread))
     return spread * smaller[:, None] * smaller[None, :]
 
 
 def _farthest(x: Array, weights: Array | None, factor: Array) -> Array:
     """() the largest distance ‖A (x_i - x_j)‖ of an example to its nearest other one."""
-    z = jnp.matmul(x, factor.T, precision="highest")
+    z = matmul(x, factor.T)
     counts = jnp.ones(len(x), bool) if weights is None else weights > 0
     number = jnp.arange(len(x))
 

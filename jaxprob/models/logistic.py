@@ -41,6 +41,7 @@ from jaxprob.numerics import (
     matvec,
     rmatvec,
 )
+from jaxprob.numerics.products import vdot
 
 
 class Params(NamedTuple):
@@ -95,7 +96,7 @@ def log_prob(params: Params, x: Array, y: Array, *, offset: Array | None = None)
         >>> round(float(log_prob(params, jnp.array([20.0]), 0)), 4)
         -40.0
     """
-    return bernoulli_log_prob(y, _shift(jnp.vdot(x, params.weights), params.bias, offset))
+    return bernoulli_log_prob(y, _shift(vdot(x, params.weights), params.bias, offset))
 
 
 def log_likelihood(

@@ -40,6 +40,7 @@ from jaxprob.models.families import Family, check_columns, check_families, colum
 from jaxprob.models.families import Gaussian as Gaussian
 from jaxprob.models.families import Multinomial as Multinomial
 from jaxprob.numerics import log_softmax, total
+from jaxprob.numerics.products import vdot
 
 
 class Params(NamedTuple):
@@ -355,7 +356,7 @@ def of_statistics(
         -0.9189
     """
     log_p = log_softmax(params.class_logits)
-    value = jnp.vdot(known.weight, log_p)
+    value = vdot(known.weight, log_p)
     by_class = score(params.class_logits, known.weight)
     parts = list(zip(features, params.features, known.features, strict=True))
     value += sum(family.log_likelihood(*own) for family, *own in parts)

@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxprob.models.linear import assemble, pull_back
 from jaxprob.numerics import compensated_matvec
 from jaxprob.numerics.linalg import eigh, solve
+from jaxprob.numerics.products import matmul
 
 # A row counts as overlapped whose margin is below the first under a Newton step, and below the
 # second, in nats, under the parameters: where e^(-margin) rounds away, a step means nothing.
@@ -109,7 +110,7 @@ def _direction(rows: _Rows, step: Array, overlapped: Array) -> Array:
     def refined(_: Array, v: Array) -> Array:
         """Without what is left of the moves of overlapped rows."""
         excess = rows.combined(jnp.where(overlapped, size * rows.moved_by(v), 0.0))
-        return v - vectors @ (inverse * (vectors.T @ excess))
+        return v - matmul(vectors, inverse * matmul(vectors.T, excess))
 
     def least(v: Array) -> Array:
         return jnp.min(jnp.where(overlapped, jnp.inf, rows.moved_by(v)))
@@ -118,14 +119,14 @@ def _direction(rows: _Rows, step: Array, overlapped: Array) -> Array:
         """A Newton step of the sum of squares of what other margins lack."""
         v, _, count = carry
         lack = jnp.where(overlapped, 0.0, jnp.maximum(_LEAST_MOVE - rows.moved_by(v), 0.0))
-        squares = vectors.T @ rows.squares(jnp.where(lack > 0, size, 0.0)) @ vectors
+        squares = matmul(matmul(vectors.T, rows.squares(jnp.where(lack > 0, size, 0.0))), vectors)
         squares = jnp.where(null[:, None] & null[None, :], squares, 0.0)
         regular = jnp.where(null, _REGULAR * jnp.trace(squares), 1.0)
-        wanted = jnp.where(null, vectors.T @ rows.combined(size * lack), 0.0)
-        v = v + vectors @ solve(squares + jnp.diag(regular), wanted)
+        wanted = jnp.where(null, matmul(vectors.T, rows.combined(size * lack)), 0.0)
+        v = v + matmul(vectors, solve(squares + jnp.diag(regular), wanted))
         return v, least(v), count + 1
 
-    v = vectors @ jnp.where(null, vectors.T @ (step * rows.scales), 0.0)
+    v = matmul(vectors, jnp.where(null, matmul(vectors.T, step * rows.scales), 0.0))
     v = jax.lax.fori_loop(0, _REFINEMENTS, refined, v)
 
     def unfinished(carry: tuple[Array, Array, Array]) -> Array:

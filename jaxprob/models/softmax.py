@@ -46,6 +46,7 @@ from jaxprob.numerics import (
     matvec,
     softmax,
 )
+from jaxprob.numerics.products import matmul
 
 PARAMETERISATIONS = ("reference", "symmetric")
 
@@ -117,7 +118,7 @@ def log_prob(
         >>> round(float(log_prob(params, jnp.ones(1), 2)), 4)
         -1.0986
     """
-    z = _shift(params.weights @ x, params.bias, offset, parameterisation)
+    z = _shift(matmul(params.weights, x), params.bias, offset, parameterisation)
     return categorical_log_prob(y, z)
 
 
@@ -260,7 +261,7 @@ def information(
     """
     del y
     p = softmax(_logits(params, x, offset, parameterisation))
-    others = p @ (1 - jnp.eye(p.shape[1], dtype=p.dtype))  # 1 - p_k, without the cancellation
+    others = matmul(p, 1 - jnp.eye(p.shape[1], dtype=p.dtype))  # 1 - p_k, without the cancellation
     weighted = p if weights is None else p * weights[:, None]
     rows = params.weights.shape[0]
 

@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.passes import total
+from jaxprob.numerics.products import einsum, matmul
 
 _UNROLLED = 8  # columns, up to which triangular products are written out
 _LOSS = {"float64": 1e-10, "float32": 1e-4}  # relative, that rounding may make of a result
@@ -53,14 +54,14 @@ def mahalanobis(x: Array, means: Array, factors: Array) -> Array:
     def each(x: Array, means: Array, factors: Array) -> Array:
         def one(of: tuple[Array, Array]) -> Array:
             mean, factor = of
-            return jnp.sum(((x - mean[None, :]) @ factor.T) ** 2, axis=1)
+            return jnp.sum(matmul(x - mean[None, :], factor.T) ** 2, axis=1)
 
         return jax.lax.map(one, (means, factors))
 
     def together() -> Array:
         k = len(means)
         shift = jnp.sum(factors * (means - center[None, :])[:, None, :], axis=2)
-        z = (factors.reshape(k * d, d) @ (x - center[None, :]).T).reshape(k, d, -1)
+        z = matmul(factors.reshape(k * d, d), (x - center[None, :]).T).reshape(k, d, -1)
         return jnp.sum((z - shift[:, :, None]) ** 2, axis=1)
 
     return if_any(lossy, each, together(), x, means, factors)
@@ -75,9 +76,9 @@ def _mahalanobis_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         z = away * factors[:, None]
         dz = daway * factors[:, None] + away * dfactors[:, None]
     else:
-        z = jnp.einsum("knd,ked->kne", away, factors)
-        dz = jnp.einsum("knd,ked->kne", daway, factors)
-        dz += jnp.einsum("knd,ked->kne", away, dfactors)
+        z = einsum("knd,ked->kne", away, factors)
+        dz = einsum("knd,ked->kne", daway, factors)
+        dz += einsum("knd,ked->kne", away, dfactors)
     return mahalanobis(x, means, factors), 2 * jnp.sum(z * dz, axis=-1)
 
 
@@ -143,7 +144,7 @@ def outer_moments(member: Array, x: Array, means: Array) -> tuple[Array, Array]:
     center = jnp.mean(x, axis=0)  # that of all lanes, whose columns are the same then
     away = x - center[None, :]
     columns = jnp.concatenate([jnp.ones_like(x[:, :1]), away, away[:, i] * away[:, j]], axis=1)
-    sums = member @ columns
+    sums = matmul(member, columns)
     delta = means - center[None, :]
     count, total, pairs = sums[:, 0, None], sums[:, 1 : d + 1], sums[:, d + 1 :]
     first = total - count * delta
@@ -157,7 +158,7 @@ def outer_moments(member: Array, x: Array, means: Array) -> tuple[Array, Array]:
         def one(of: tuple[Array, Array]) -> tuple[Array, Array]:
             share, mean = of
             own = x - mean[None, :]
-            return share @ own, (own * share[:, None]).T @ own
+            return matmul(share, own), matmul((own * share[:, None]).T, own)
 
         return jax.lax.map(one, (member, means))
 
@@ -169,9 +170,9 @@ def _outer_moments_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
     member, x, means = primals
     dmember, dx, dmeans = tangents
     away, daway = x[None] - means[:, None], dx[None] - dmeans[:, None]  # (K, n, d)
-    dfirst = jnp.einsum("kn,knd->kd", dmember, away) + jnp.einsum("kn,knd->kd", member, daway)
-    half = jnp.einsum("kn,knd,kne->kde", member, daway, away)
-    dsecond = jnp.einsum("kn,knd,kne->kde", dmember, away, away) + half + half.mT
+    dfirst = einsum("kn,knd->kd", dmember, away) + einsum("kn,knd->kd", member, daway)
+    half = einsum("kn,knd,kne->kde", member, daway, away)
+    dsecond = einsum("kn,knd,kne->kde", dmember, away, away) + half + half.mT
     return outer_moments(member, x, means), (dfirst, dsecond)
 
 
@@ -195,7 +196,7 @@ def squared_moments(member: Array, x: Array, means: Array) -> tuple[Array, Array
     """
     d, center = x.shape[1], jnp.mean(x, axis=0)
     away, delta = x - center[None, :], means - center[None, :]
-    sums = member @ jnp.concatenate([jnp.ones_like(x[:, :1]), away, away**2], axis=1)
+    sums = matmul(member, jnp.concatenate([jnp.ones_like(x[:, :1]), away, away**2], axis=1))
     count, total, raw = sums[:, 0, None], sums[:, 1 : d + 1], sums[:, d + 1 :]
     first = total - count * delta
     second = raw - (total + first) * delta
@@ -205,7 +206,7 @@ def squared_moments(member: Array, x: Array, means: Array) -> tuple[Array, Array
         def one(of: tuple[Array, Array]) -> tuple[Array, Array]:
             share, mean = of
             own = x - mean[None, :]
-            return share @ own, share @ own**2
+            return matmul(share, own), matmul(share, own**2)
 
         return jax.lax.map(one, (member, means))
 
@@ -217,9 +218,9 @@ def _squared_moments_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]
     member, x, means = primals
     dmember, dx, dmeans = tangents
     away, daway = x[None] - means[:, None], dx[None] - dmeans[:, None]  # (K, n, d)
-    dfirst = jnp.einsum("kn,knd->kd", dmember, away) + jnp.einsum("kn,knd->kd", member, daway)
-    dsecond = jnp.einsum("kn,knd->kd", dmember, away**2)
-    dsecond += 2 * jnp.einsum("kn,knd->kd", member, away * daway)
+    dfirst = einsum("kn,knd->kd", dmember, away) + einsum("kn,knd->kd", member, daway)
+    dsecond = einsum("kn,knd->kd", dmember, away**2)
+    dsecond += 2 * einsum("kn,knd->kd", member, away * daway)
     return squared_moments(member, x, means), (dfirst, dsecond)
 
 
@@ -303,7 +304,7 @@ def conditional_moments(
     away = jnp.where(unseen, 0.0, x.T[None] - means[:, :, None])
     diagonal = jnp.diagonal(factors, axis1=-2, axis2=-1)
     half_log_det = jnp.sum(jnp.log(diagonal), axis=1)[:, None]
-    swept = jnp.broadcast_to((factors.mT @ factors)[..., None], (len(means), d, d, len(x)))
+    swept = jnp.broadcast_to(matmul(factors.mT, factors)[..., None], (len(means), d, d, len(x)))
     for j in range(d):
         pivot, row, column = swept[:, j, j], swept[:, j], swept[:, :, j]
         new = swept - column[:, :, None] * row[:, None] / pivot[:, None, None]

@@ -10,6 +10,8 @@ from jax import Array
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.scipy.linalg import solve_triangular
 
+from jaxprob.numerics.products import matmul
+
 _LARGE = 256  # parameters
 _THREADED = 112  # rows, from which on the linear algebra library uses threads for a factor
 _BLOCK = 16  # columns
@@ -25,7 +27,7 @@ class Factor(NamedTuple):
 
     def solve(self, v: Array) -> Array:
         """(H + ridge D)⁻¹ v for v (p,)."""
-        return ((self.inverse @ (v / self.scale)) @ self.inverse) / self.scale
+        return matmul(matmul(self.inverse, v / self.scale), self.inverse) / self.scale
 
     def last_pivot(self) -> Array:
         """NaN where there is no factor."""
@@ -50,7 +52,7 @@ class Inverse(NamedTuple):
 
     def solve(self, v: Array) -> Array:
         """(H + ridge D)⁻¹ v for v (p,)."""
-        return (self.matrix @ (v / self.scale)) / self.scale
+        return matmul(self.matrix, v / self.scale) / self.scale
 
     def last_pivot(self) -> Array:
         """NaN where there is no inverse."""
@@ -180,7 +182,7 @@ def _inverse_of_lower(lower: Array) -> Array:
     while count > 1:
         count //= 2
         first, second = inverse[::2], inverse[1::2]
-        corner = -second @ (blocks(1, width, count) @ first)
+        corner = matmul(-second, matmul(blocks(1, width, count), first))
         top = jnp.concatenate([first, jnp.zeros_like(first)], axis=2)
         inverse = jnp.concatenate([top, jnp.concatenate([corner, second], axis=2)], axis=1)
         width *= 2
@@ -211,7 +213,7 @@ def _solve(a: Array, v: Array) -> Array:
 def solve(a: Array, v: Array) -> Array:
     """a⁻¹ v for (p, p) and (p,), for many one after another; it can be differentiated."""
     return jax.lax.custom_linear_solve(
-        lambda w: a @ w,
+        lambda w: matmul(a, w),
         v,
         solve=lambda _, v: _solve(a, v),
         transpose_solve=lambda _, v: _solve(a.T, v),
@@ -223,10 +225,10 @@ def _in_halves(a: Array) -> tuple[Array, Array]:
     if half < _LARGE:
         return _in_blocks(a)
     first, first_inverse = _in_halves(a[:half, :half])
-    below = a[half:, :half] @ first_inverse.T
-    last, last_inverse = _in_halves(a[half:, half:] - below @ below.T)
+    below = matmul(a[half:, :half], first_inverse.T)
+    last, last_inverse = _in_halves(a[half:, half:] - matmul(below, below.T))
     zero = jnp.zeros((half, len(a) - half), a.dtype)
-    inverse_below = -last_inverse @ (below @ first_inverse)
+    inverse_below = matmul(-last_inverse, matmul(below, first_inverse))
     return (
         jnp.block([[first, zero], [below, last]]),
         jnp.block([[first_inverse, zero], [inverse_below, last_inverse]]),
@@ -243,15 +245,15 @@ def _in_blocks(a: Array) -> tuple[Array, Array]:
         lower, inverse = carry
         start = k * width
         known = jax.lax.dynamic_slice(lower, (start, 0), (width, size))
-        block = jax.lax.dynamic_slice(a, (0, start), (size, width)) - lower @ known.T
+        block = jax.lax.dynamic_slice(a, (0, start), (size, width)) - matmul(lower, known.T)
         head = jax.lax.dynamic_slice(block, (start, 0), (width, width))
         head = _cholesky(head, jnp.ones((), bool))
         head_inverse = _inverse_of_lower(head)
         below = (rows >= start + width)[:, None]
-        block = jnp.where(below, block @ head_inverse.T, 0.0)
+        block = jnp.where(below, matmul(block, head_inverse.T), 0.0)
         block = jax.lax.dynamic_update_slice(block, head, (start, 0))
         unit = (rows[None, :] - start == jnp.arange(width)[:, None]).astype(a.dtype)
-        own = head_inverse @ (unit - known @ inverse)
+        own = matmul(head_inverse, unit - matmul(known, inverse))
         return (
             jax.lax.dynamic_update_slice(lower, block, (0, start)),
             jax.lax.dynamic_update_slice(inverse, own, (start, 0)),

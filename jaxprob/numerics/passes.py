@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_batching import custom_vmap
 
+from jaxprob.numerics.products import einsum, matmul, tensordot
+
 _BLOCK_ROWS = (128, 2048)  # rows whose products are summed before the blocks are
 _MOMENT_BYTES = 1 << 21  # of X at a time, on a CPU: a smaller product is not spread over cores
 _GRAM_BYTES = 1 << 23  # of temporary memory in a Gram: a block that stays in the outer cache
@@ -34,7 +36,7 @@ def matvec(x: Array, w: Array) -> Array:
         >>> matvec(jnp.eye(2), jnp.array([1.0, 2.0])).tolist()
         [1.0, 2.0]
     """
-    return x @ w if w.ndim == 1 else x @ w.T
+    return matmul(x, w) if w.ndim == 1 else matmul(x, w.T)
 
 
 def _divisor(num_rows: int, low: int, high: int) -> int | None:
@@ -53,7 +55,7 @@ def _rmatvec(x: Array, r: Array) -> Array:
     block = _block_rows(n)
     if block is None or n == block:
         return jnp.sum(x * r[:, None], axis=0)
-    blocks = jnp.einsum("bnd,bn->bd", x.reshape(n // block, block, d), r.reshape(n // block, block))
+    blocks = einsum("bnd,bn->bd", x.reshape(n // block, block, d), r.reshape(n // block, block))
     return jnp.sum(blocks, axis=0)
 
 
@@ -61,10 +63,10 @@ def _rmatvec(x: Array, r: Array) -> Array:
 def _rmatvec_rule(axis_size: int, in_batched: list[bool], x: Array, r: Array):
     x_batched, r_batched = in_batched
     if not x_batched and r_batched:
-        return r @ x, True
+        return matmul(r, x), True
     x = x if x_batched else jnp.broadcast_to(x, (axis_size, *x.shape))
     r = r if r_batched else jnp.broadcast_to(r, (axis_size, *r.shape))
-    return jnp.einsum("bnd,bn->bd", x, r), True
+    return einsum("bnd,bn->bd", x, r), True
 
 
 @jax.custom_jvp
@@ -75,7 +77,7 @@ def _rmatvec_jvp(x: Array, r: Array) -> Array:
 @_rmatvec_jvp.defjvp
 def _(primals: tuple, tangents: tuple):
     (x, r), (dx, dr) = primals, tangents
-    return _rmatvec_jvp(x, r), dr @ x + r @ dx
+    return _rmatvec_jvp(x, r), matmul(dr, x) + matmul(r, dx)
 
 
 def rmatvec(x: Array, r: Array) -> Array:
@@ -100,8 +102,8 @@ def rmatvec(x: Array, r: Array) -> Array:
     n, d = x.shape
     block = _block_rows(n)
     if block is None or n == block:
-        return r.T @ x
-    blocks = jnp.einsum(
+        return matmul(r.T, x)
+    blocks = einsum(
         "bnk,bnd->bkd", r.reshape(n // block, block, r.shape[1]), x.reshape(n // block, block, d)
     )
     return jnp.sum(blocks, axis=0)
@@ -116,7 +118,7 @@ def _total(a: Array) -> Array:
 def _total_rule(axis_size: int, in_batched: list[bool], a: Array):
     """By the linear algebra library, which sums several numbers at a time."""
     del axis_size, in_batched
-    return jnp.tensordot(a, jnp.ones(a.shape[1], a.dtype), (1, 0)), True
+    return tensordot(a, jnp.ones(a.shape[1], a.dtype), (1, 0)), True
 
 
 @jax.custom_jvp
@@ -201,7 +203,7 @@ def _plain_gram(x: Array, s: Array) -> Array:
     block = max(1, min(n, _GRAM_BYTES // max(1, d * x.dtype.itemsize)))
 
     def of_block(x: Array, s: Array) -> Array:
-        return (x * s[:, None]).T @ x
+        return matmul((x * s[:, None]).T, x)
 
     return _over_blocks(of_block, n, block, (x, s))
 
@@ -217,7 +219,7 @@ def _pairs_gram(x: Array, s: Array) -> Array:
     def of_block(x: Array, s: Array) -> list[Array]:
         def panel(a: int, b: int) -> Array:
             products = x[:, a:b, None] * x[:, None, a:]
-            return (s.T @ products.reshape(x.shape[0], -1)).reshape(-1, b - a, d - a)
+            return (matmul(s.T, products.reshape(x.shape[0], -1))).reshape(-1, b - a, d - a)
 
         return [panel(a, b) for a, b in _panels(d)]
 
@@ -239,7 +241,7 @@ def _grams_rule(axis_size: int, in_batched: list[bool], x: Array, s: Array):
     if not x_batched:
         return _grams(x, s.reshape(-1, s.shape[-1])).reshape(*s.shape[:2], *2 * x.shape[1:]), True
     s = s if s_batched else jnp.broadcast_to(s, (axis_size, *s.shape))
-    return jnp.einsum("bwni,bnj->bwij", x[:, None] * s[..., None], x), True
+    return einsum("bwni,bnj->bwij", x[:, None] * s[..., None], x), True
 
 
 @custom_vmap
@@ -253,7 +255,7 @@ def _gram_rule(axis_size: int, in_batched: list[bool], x: Array, s: Array):
     if not x_batched:
         return _grams(x, s), True
     s = s if s_batched else jnp.broadcast_to(s, (axis_size, *s.shape))
-    return jnp.einsum("bni,bnj->bij", x * s[..., None], x), True
+    return einsum("bni,bnj->bij", x * s[..., None], x), True
 
 
 @jax.custom_jvp
@@ -280,8 +282,8 @@ def gram(x: Array, s: Array) -> Array:
 @gram.defjvp
 def _(primals: tuple, tangents: tuple):
     (x, s), (dx, ds) = primals, tangents
-    half = (dx * s[:, None]).T @ x
-    return gram(x, s), half + half.T + (x * ds[:, None]).T @ x
+    half = matmul((dx * s[:, None]).T, x)
+    return gram(x, s), half + half.T + matmul((x * ds[:, None]).T, x)
 
 
 def fused_pass(
@@ -318,7 +320,7 @@ def fused_pass(
 
     def of_block(x: Array, *rows: Array) -> tuple[Array, Array, Array]:
         value, r = kernel(matvec(x, w), *rows)
-        return total(value), r.T @ x, total(r)  # x is in cache: no need for more care
+        return total(value), matmul(r.T, x), total(r)  # x is in cache: no need for more care
 
     n, d = x.shape
     block = n if block_bytes is None else max(32, block_bytes // max(1, d * x.dtype.itemsize))
@@ -351,6 +353,6 @@ def moments(x: Array, centre: Array, member: Array) -> tuple[Array, Array]:
 
     def of_block(x: Array, member: Array) -> tuple[Array, Array]:
         z = x - centre[None, :]
-        return member.T @ z, member.T @ (z * z)
+        return matmul(member.T, z), matmul(member.T, z * z)
 
     return _over_blocks(of_block, n, min(n, rows), (x, member))

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Evidence, Status
+from jaxprob.numerics.products import vdot
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, with_status
 from jaxprob.solvers.problem import Known, Problem
 
@@ -108,7 +109,7 @@ def _gain(old: State, theta: Array, value: Array, grad: Array) -> Array:
     by_value = old.value - value
     moved = jnp.where(theta == old.theta, 0.0, theta - old.theta)  # also where both are infinite
     moved = jnp.where(jnp.isfinite(moved), moved, 0.0)
-    by_slope = -jnp.vdot(old.grad + grad, moved) / 2
+    by_slope = -vdot(old.grad + grad, moved) / 2
     return jnp.where(by_value > _RELIABLE * slack(value), by_value, by_slope)
 
 

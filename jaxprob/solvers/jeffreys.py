@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.numerics.linalg import cholesky
+from jaxprob.numerics.products import matmul
 
 
 def half_log_det(problem: Any, theta: Array) -> tuple[Array, Array]:
@@ -64,14 +65,14 @@ def log_det_and_inverse(a: Array) -> tuple[Array, Array]:
     regular = jnp.all(diagonal > 0) & jnp.all(pivots**2 > least)
     value = 2 * jnp.sum(jnp.log(jnp.where(regular, pivots * scale, 1.0)))
     inverse = jnp.where(regular, inverse, 0.0)
-    return jnp.where(regular, value, -jnp.inf), (inverse.T @ inverse) / scales
+    return jnp.where(regular, value, -jnp.inf), matmul(inverse.T, inverse) / scales
 
 
 @log_det_and_inverse.defjvp
 def _derivatives(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
     value, inverse = log_det_and_inverse(*primals)
-    moved = inverse @ tangents[0]
-    return (value, inverse), (jnp.trace(moved), -moved @ inverse)
+    moved = matmul(inverse, tangents[0])
+    return (value, inverse), (jnp.trace(moved), matmul(-moved, inverse))
 
 
 _LEAST = 4  # times the rounding of p products: what is left of a pivot that is zero

@@ -33,6 +33,7 @@ from jaxprob.models.base import Evidence, Status
 from jaxprob.models.certificates import KL_HALF
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, Inverse, invert, no_inverse
+from jaxprob.numerics.products import vdot
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
 from jaxprob.solvers.linesearch import Move, all_finite
 from jaxprob.solvers.problem import Known, Problem
@@ -192,7 +193,7 @@ class LBFGS:
             (old.at, old.metric, old.hessians, jnp.zeros((), bool)),
         )
         new = at.move
-        bound = KL_HALF * fixed.ratio * jnp.vdot(new.grad, at.solved)
+        bound = KL_HALF * fixed.ratio * vdot(new.grad, at.solved)
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
         idle = jnp.where(falls, 0, old.idle + 1)
         stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~(bound < old.bound / 2))

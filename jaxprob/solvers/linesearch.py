@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.numerics.products import vdot
 from jaxprob.solvers.driver import slack
 
 _ARMIJO = 1e-4
@@ -89,7 +90,7 @@ def backtrack(
         finite = jnp.isfinite(f) & all_finite(g)
         good = f <= value + _ARMIJO * t * slope + slack(value)
         if smooth:
-            flat = jnp.vdot(g, step) <= (2 * _ARMIJO - 1) * slope
+            flat = vdot(g, step) <= (2 * _ARMIJO - 1) * slope
             good |= flat & (f <= value + _NOISE * slack(value))
         good &= finite
         chosen = Move(

@@ -23,6 +23,7 @@ from jax import Array
 from jaxprob.models.base import Evidence, Point, Status
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, factorise, no_factor
+from jaxprob.numerics.products import vdot
 from jaxprob.solvers.driver import (
     Result,
     State,
@@ -117,7 +118,7 @@ class Newton:
         hess = problem.hess(state.theta)
         factor = factorise(hess, is_undecided(state))
         step = -factor.solve(state.grad)
-        decrement = -jnp.vdot(state.grad, step) / 2
+        decrement = -vdot(state.grad, step) / 2
         at = Point(state.theta, state.value, state.grad, hess, jnp.zeros((), bool))
         evidence = _verdict(problem, at, factor, self.tol, decrement)
         is_idle = state.memory.idle >= _IDLE_STEPS
@@ -154,7 +155,7 @@ class Newton:
         step = solve(state.grad)
         theta = problem.canonical(state.theta - step)
         value, grad = problem.value_and_grad(theta)
-        nearer = jnp.vdot(grad, solve(grad)) < jnp.vdot(state.grad, step)
+        nearer = vdot(grad, solve(grad)) < vdot(state.grad, step)
         good = (state.evidence.status == Status.CONVERGED) & nearer & jnp.isfinite(value)
         return state._replace(
             theta=jnp.where(good, theta, problem.canonical(state.theta)),
@@ -174,7 +175,7 @@ def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
     most = _most_moves(problem, state.theta)
 
     def left(at: At) -> Array:
-        return jnp.vdot(at.move.grad, at.solved)
+        return vdot(at.move.grad, at.solved)
 
     def move(carry: tuple[At, Array, Array]) -> tuple[At, Array, Array]:
         at, _, count = carry
@@ -219,7 +220,7 @@ def _verdict_of_chords(
             problem, new.theta, new.value, new.grad, moved, factor, spread
         )
 
-    near = jnp.vdot(new.grad, factor.solve(new.grad)) <= _beyond(tol, new.value)
+    near = vdot(new.grad, factor.solve(new.grad)) <= _beyond(tol, new.value)
     near &= jnp.isfinite(old.value) & is_undecided(old)
     bound = only_if(near, prove, jnp.full_like(new.value, jnp.inf), new)
     is_good = bound <= enough
@@ -260,7 +261,7 @@ def judge(
     hess = problem.hess(result.theta)
     factor = factorise(hess)
     step = -factor.solve(result.grad)
-    decrement = -jnp.vdot(result.grad, step) / 2
+    decrement = -vdot(result.grad, step) / 2
     at = Point(result.theta, result.value, result.grad, hess, jnp.ones((), bool))
     evidence = _verdict(problem, at, factor, tol, decrement)
     zero = jnp.zeros((), jnp.int32)

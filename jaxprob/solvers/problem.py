@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxprob.models.base import Certificates, ClosedForm, Model, value_and_grad
+from jaxprob.numerics.products import vdot
 from jaxprob.solvers.jeffreys import half_log_det
 
 _CORE_CACHE = 1 << 18  # bytes, of one core
@@ -200,7 +201,7 @@ class Problem:
             value, grad = value - prior, grad - slope
         if self.l2 is not None:
             w = jnp.where(self.mask(), theta, 0.0)
-            value, grad = value + self.l2 / 2 * jnp.vdot(w, w), grad + self.l2 * w
+            value, grad = value + self.l2 / 2 * vdot(w, w), grad + self.l2 * w
         if self.firth:
             half, slope = half_log_det(self, theta)
             value, grad = value - half, grad - slope

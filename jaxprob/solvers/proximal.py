@@ -26,6 +26,7 @@ from jax import Array
 
 from jaxprob.models.base import Point, Status
 from jaxprob.numerics.linalg import factorise
+from jaxprob.numerics.products import matmul, vdot
 from jaxprob.solvers.driver import (
     State,
     blank,
@@ -84,7 +85,7 @@ class Proximal:
         new = backtrack(problem, *start, old.move, old.slope, smooth=False, wanted=undecided)
         h = problem.curvature(new.theta)  # l1 decides where the likelihood is flat
         move = _quadratic_minimiser(problem, new.theta, new.grad, h)
-        slope = jnp.vdot(new.grad, move) + problem.penalty(new.theta + move)
+        slope = vdot(new.grad, move) + problem.penalty(new.theta + move)
         slope = slope - problem.penalty(new.theta)
         proofs = problem.certificates
         if proofs is None:
@@ -134,7 +135,7 @@ def _quadratic_minimiser(problem: Problem, theta: Array, grad: Array, h: Array) 
         active = (shrinkage == 0) | (w != 0)
         inside = jnp.where(active[:, None] & active[None, :], h, 0.0)
         regular = jnp.where(active, jnp.sqrt(eps) * curvature, 1.0)
-        slope = jnp.where(active, grad + h @ (w - theta) + shrinkage * sign, 0.0)
+        slope = jnp.where(active, grad + matmul(h, w - theta) + shrinkage * sign, 0.0)
         step = -factorise(inside + jnp.diag(regular)).solve(slope)
         room = jnp.where(sign * step < 0, -w / jnp.where(step == 0, 1.0, step), jnp.inf)
         length = jnp.minimum(1.0, jnp.min(room))
@@ -145,7 +146,7 @@ def _quadratic_minimiser(problem: Problem, theta: Array, grad: Array, h: Array) 
         w, _, count = carry
         w = among_nonzero(w)
         zero = jnp.zeros((), theta.dtype)
-        slope = grad + h @ (w - theta)
+        slope = grad + matmul(h, w - theta)
         w, _, most = jax.lax.fori_loop(0, len(theta), coordinate, (w, slope, zero))
         return w, most, count + 1
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.numerics.linalg import Factor, Inverse
+from jaxprob.numerics.products import matmul, vdot
 from jaxprob.solvers.linesearch import Move, Objective, all_finite, backtrack
 
 _LEAST_LEFT = 1e-2  # of the curvature of a move, after what the older ones know of it
@@ -32,9 +33,9 @@ class Pairs(NamedTuple):
         which minimises exactly over the span of S, as conjugate gradients do; the usual recursion
         meets only the newest pair exactly, and takes half as many steps again.
         """
-        along = self.moves @ v
-        rest = solved - along @ self.solved
-        return rest + (along - self.changes @ rest) @ self.moves
+        along = matmul(self.moves, v)
+        rest = solved - matmul(along, self.solved)
+        return rest + matmul(along - matmul(self.changes, rest), self.moves)
 
     def updated(self, move: Array, change: Array, solved: Array, good: Array) -> "Pairs":
         """With one more pair and M⁻¹ times its change, if it is good and has curvature.
@@ -42,10 +43,13 @@ class Pairs(NamedTuple):
         All older pairs are dropped where it adds nothing to them but rounding.
         """
         newest = jnp.stack([move, change, solved])
-        ahead, back = self.changes @ move, self.moves @ change  # equal under one Hessian
-        known = jnp.stack([ahead @ self.moves, back @ self.changes, back @ self.solved])
+        # Equal under one Hessian:
+        ahead, back = matmul(self.changes, move), matmul(self.moves, change)
+        known = jnp.stack(
+            [matmul(ahead, self.moves), matmul(back, self.changes), matmul(back, self.solved)]
+        )
         conjugate = newest - known
-        curvature, left = jnp.vdot(move, change), jnp.vdot(conjugate[0], conjugate[1])
+        curvature, left = vdot(move, change), vdot(conjugate[0], conjugate[1])
         adds = left > _LEAST_LEFT * curvature
         newest = jnp.where(adds, conjugate, newest)
         curvature = jnp.where(adds, left, curvature)
@@ -82,7 +86,7 @@ def step(objective: Objective, factor: Factor | Inverse, at: At, wanted: Array |
     old = at.move
     direction = -at.pairs.inverse(old.grad, at.solved)
     direction = jnp.where(all_finite(direction), direction, -old.grad)  # M may have underflown
-    slope = jnp.vdot(old.grad, direction)
+    slope = vdot(old.grad, direction)
     new = backtrack(objective, old.theta, old.value, old.grad, direction, slope, wanted=wanted)
     solved = factor.solve(new.grad)
     known = jnp.isfinite(old.value)

@@ -37,6 +37,7 @@ from jaxprob.models.dirichlet.normal_wishart import Components, Prior
 from jaxprob.models.dirichlet.settings import check_alpha, check_key
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower, outer_moments
+from jaxprob.numerics.products import matmul, vdot
 
 _MOST = 50  # components, where not said
 
@@ -252,7 +253,7 @@ def _fresh(prior: Prior, x: Array, assignments: Array, points: Array) -> _State:
     factor = normal_wishart.factors(q)
     degrees = prior.degrees_at(d) + count
     half = d / 2 * jnp.log(degrees) + jnp.sum(q.log_scale, axis=1)
-    inverse = factor.mT @ factor / degrees[:, None, None]
+    inverse = matmul(factor.mT, factor) / degrees[:, None, None]
     return _State(assignments, count, q.means, inverse, half, jnp.zeros((), bool))
 
 
@@ -263,15 +264,15 @@ def _sweep(
     n, d = x.shape
     own = normal_wishart.known(prior, d, x.dtype)
     root = inverse_of_lower(own.root)
-    empty = own.location, root.T @ root, jnp.asarray(own.log_det / 2, x.dtype)
+    empty = own.location, matmul(root.T, root), jnp.asarray(own.log_det / 2, x.dtype)
 
     def with_change(state: _State, k: Array, row: Array, sign: int) -> _State:
         """With one example more, or less, in a place."""
         kappa = own.count + state.count[k]
         away = row - state.means[k]
-        along = state.inverse[k] @ away
+        along = matmul(state.inverse[k], away)
         pull = sign * kappa / (kappa + sign)
-        grown = pull * jnp.vdot(away, along)
+        grown = pull * vdot(away, along)
         mean = state.means[k] + sign * away / (kappa + sign)
         inverse = state.inverse[k] - pull / (1 + grown) * along[:, None] * along[None, :]
         half = state.half_log_det[k] + jnp.log1p(grown) / 2

@@ -43,6 +43,7 @@ from jax.scipy.special import digamma, gammaln, polygamma
 
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower, mahalanobis
 from jaxprob.numerics.gammas import log_beta
+from jaxprob.numerics.products import einsum, matmul
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Components(NamedTuple):
     def covariances(self) -> Array:
         """The inverse E[Λ]⁻¹ = Ψ / ν (..., T, d, d) of the expected precisions."""
         root = inverse_of_lower(factors(self))
-        return root @ root.mT
+        return matmul(root, root.mT)
 
 
 def prior(*, location: Any, mean_count: Any, scale: Any, degrees: Any) -> Prior:
@@ -263,7 +264,7 @@ def grad_expected(q: Components, weight: Array, first: Array, second: Array) -> 
     factor = factors(q)
     seen = jnp.sum(factor * first[:, None, :], axis=-1)
     of_means = jnp.sum(factor * seen[..., None], axis=1)
-    product = factor @ second
+    product = matmul(factor, second)
     diagonal = jnp.diagonal(product, axis1=-2, axis2=-1)
     of_scale = diagonal * jnp.exp(-q.log_scale) - weight[:, None]
     below = -product[:, *np.tril_indices(d, -1)]
@@ -352,7 +353,7 @@ def divergence(prior: Prior, q: Components) -> Array:
     of_means = d * (jnp.expm1(-log_ratio) + log_ratio)
     away = q.means - own.location[None, :]
     of_means += own.count * jnp.sum(jnp.sum(factor * away[:, None, :], axis=-1) ** 2, axis=-1)
-    trace = jnp.sum((factor @ own.root) ** 2, axis=(1, 2))
+    trace = jnp.sum(matmul(factor, own.root) ** 2, axis=(1, 2))
     log_det = d * jnp.log(degrees) + 2 * jnp.sum(q.log_scale, axis=1)
     halves = _halves(free, d)
     theirs = sum(math.lgamma((own.degrees - e) / 2) for e in range(d))
@@ -443,7 +444,7 @@ def draw(q: Components, key: Array, index: Array) -> Array:
     log_width = jnp.log((free + (d - 1)) / 2) + jnp.log1p(jnp.exp(-q.log_count))
     width = jnp.exp((log_width[index] - log_gamma) / 2)
     root = inverse_of_lower(factors(q))
-    return q.means[index] + width[:, None] * jnp.einsum("nij,nj->ni", root[index], noise)
+    return q.means[index] + width[:, None] * einsum("nij,nj->ni", root[index], noise)
 
 
 def _half_log_det(log_degrees: Array, d: int) -> Array:

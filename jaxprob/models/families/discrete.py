@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.numerics import log_sigmoid, log_softmax, rmatvec, total
+from jaxprob.numerics.products import matmul, vdot
 
 
 class Logits(NamedTuple):
@@ -95,7 +96,7 @@ class Bernoulli(_Counted):
 
     def log_probs(self, params: Logits, x: Array) -> Array:
         """(n, K)."""
-        return x @ params.logits.T + jnp.sum(log_sigmoid(-params.logits), axis=1)[None, :]
+        return matmul(x, params.logits.T) + jnp.sum(log_sigmoid(-params.logits), axis=1)[None, :]
 
     def statistics(self, x: Array, member: Array) -> Counts:
         """The counts of zeros and of ones; as a difference, none would be a few by rounding."""
@@ -175,7 +176,7 @@ class Multinomial(_Counted):
 
     def log_probs(self, params: Logits, x: Array) -> Array:
         """(n, K)."""
-        return x @ log_softmax(params.logits).T
+        return matmul(x, log_softmax(params.logits).T)
 
     def constant(self, x: Array) -> Array:
         """The logarithm of the multinomial coefficient."""
@@ -184,7 +185,7 @@ class Multinomial(_Counted):
 
     def statistics(self, x: Array, member: Array) -> Counts:
         """The counts in each class."""
-        constant = jnp.vdot(total(member.T), self.constant(x))
+        constant = vdot(total(member.T), self.constant(x))
         return Counts(total(member), rmatvec(x, member), constant)
 
     def log_likelihood(self, params: Logits, statistics: Counts) -> Array:

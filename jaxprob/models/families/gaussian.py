@@ -26,6 +26,7 @@ from jax import Array
 
 from jaxprob.numerics import moments, total
 from jaxprob.numerics.control import only_if
+from jaxprob.numerics.products import matmul
 
 _ROUNDING = 8.0  # times ε times a mean: a standard deviation as small is none
 _FAR = 16.0  # squared distance of a class mean from the centre, in variances: 1 digit is lost
@@ -92,7 +93,7 @@ class Gaussian:
 
         def of_class(own: Scales) -> Array:
             z = (x - own.mean[None, :]) * jnp.exp(-own.log_scale)[None, :]
-            squares = (z * z) @ jnp.ones(x.shape[1], x.dtype)  # as fast as it gets
+            squares = matmul(z * z, jnp.ones(x.shape[1], x.dtype))  # as fast as it gets
             return -squares / 2 - jnp.sum(own.log_scale) - half
 
         return jax.lax.map(of_class, Scales(params.mean, self._each(params))).T
@@ -204,8 +205,8 @@ def _(primals: tuple, tangents: tuple):
     first, second = moments(x, centre, dm)
     d_weight = jnp.sum(dm, axis=0)[:, None]
     changed = first - d_weight * apart  # Σ dm (x - mean)
-    by_x = member.T @ dx
-    by_square = member.T @ (x * dx) - mean * by_x
+    by_x = matmul(member.T, dx)
+    by_square = matmul(member.T, x * dx) - mean * by_x
     d_scatter = second - 2 * apart * first + d_weight * apart**2 + 2 * by_square
     return (mean, scatter), ((changed + by_x) / some, d_scatter)
 

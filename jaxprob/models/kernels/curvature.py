@@ -31,6 +31,7 @@ from jax.flatten_util import ravel_pytree
 from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor, leave_one_out
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
+from jaxprob.numerics.products import matmul
 
 _ELEMENTS = 1 << 18  # of an array, at a time
 _ROWS = 512
@@ -138,7 +139,7 @@ def _quick(points: Array, w: Array, factor: Array, shape: _Shape) -> _Known:
         return _Known(log_sums, jnp.zeros_like(w), moments)  # A z u is z² without correlations
     i, j = np.tril_indices(d)
     square = jnp.zeros((n, d, d), w.dtype).at[:, i, j].set(moments).at[:, j, i].set(moments)
-    with_u = _matmul(square, inverse_of_lower(shape.matrix).T)  # E z uᵀ
+    with_u = matmul(square, inverse_of_lower(shape.matrix).T)  # E z uᵀ
     of_scale = jnp.diagonal(with_u, axis1=1, axis2=2) * steep[None, :]
     mean = jnp.concatenate([of_scale, -with_u[:, e, f]], axis=1)
     return _Known(log_sums, jnp.zeros_like(w), mean)
@@ -206,7 +207,7 @@ def _products(some: list[Array], share: Array) -> Array:
     num = len(some)
     if num > _FEW:
         rows = jnp.stack(some).reshape(num, -1)
-        return _matmul(rows * share.reshape(1, -1), rows.T)
+        return matmul(rows * share.reshape(1, -1), rows.T)
     i, j = np.tril_indices(num)
     sums = [jnp.sum(share * some[a] * some[b], axis=0) for a, b in zip(i, j, strict=True)]
     sums = jnp.sum(jnp.stack(sums), axis=1)
@@ -221,7 +222,3 @@ def _blocked(tree: Any, rows: int) -> Any:
         return jnp.pad(a, width).reshape(-1, rows, *a.shape[1:])
 
     return jax.tree.map(padded, tree)
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision="highest")

@@ -52,6 +52,7 @@ from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.nearest import squared_distances
+from jaxprob.numerics.products import matmul
 
 _QUERIES = 512  # at a time
 _PAIRS = 1 << 19  # at a time: 4 MiB in float64 for each temporary array
@@ -173,7 +174,7 @@ def grad_log_density(
     """
     w = _or_ones(weights, points)
     pull = in_blocks(queries, points, w, factor, kernel, False, 1)[1]
-    pull = pull * factor[None, :] if factor.ndim == 1 else _matmul(pull, factor)
+    pull = pull * factor[None, :] if factor.ndim == 1 else matmul(pull, factor)
     return 2 * pull
 
 
@@ -243,7 +244,7 @@ def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> tuple[Array, Band
     if factor.ndim == 2:
         i, j = np.tril_indices(d)
         square = jnp.zeros((d, d), w.dtype).at[i, j].set(moments).at[j, i].set(moments)
-        product = _matmul(square, inverse_of_lower(factor).T)
+        product = matmul(square, inverse_of_lower(factor).T)
         diagonal = jnp.diagonal(product) * jnp.diagonal(factor)
         below = -product[np.tril_indices(d, -1)]
     of_scale = diagonal - jnp.sum(w)
@@ -273,10 +274,6 @@ def _log_det(factor: Array) -> Array:
 
 def _or_ones(weights: Array | None, points: Array) -> Array:
     return jnp.ones(points.shape[0], points.dtype) if weights is None else weights
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision="highest")
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5))
@@ -310,7 +307,7 @@ def _relative_sums(
             s = _exact_distances(block.x, q, factor)
         else:
             away = q[None] - block.x[:, None]
-            z = away * factor[None, None] if factor.ndim == 1 else _matmul(away, factor.T)
+            z = away * factor[None, None] if factor.ndim == 1 else matmul(away, factor.T)
             s = jnp.sum(z**2, axis=-1)
         value = jnp.where(value == -jnp.inf, 0.0, value)
         if kernel in COMPACT:
@@ -397,12 +394,12 @@ def _fast(s: Array, zx: Array, index: Array, block: _Block, kind: _Kind) -> Arra
     if kind.order == 2:
         i, j = kind.pairs(len(zx))
         features = jnp.concatenate([jnp.ones_like(zx[:1]), zx, zx[i] * zx[j]])
-        return _matmul(features * block.w[None, :], k)
+        return matmul(features * block.w[None, :], k)
     whole = jnp.sum(k * block.w[:, None], axis=0)[None]
     if kind.order == 0:
         return whole
     features = jnp.concatenate([jnp.ones_like(zx[:1]), zx])
-    return jnp.concatenate([whole, _matmul(features * block.w[None], shape_slope(s, kind.kernel))])
+    return jnp.concatenate([whole, matmul(features * block.w[None], shape_slope(s, kind.kernel))])
 
 
 def _about_queries(sums: Array, zq: Array, kind: _Kind) -> tuple[Array, Array]:
@@ -433,7 +430,7 @@ def _careful(
         def step(so_far: tuple, block: _Block) -> tuple[tuple, None]:
             top, whole, moments = so_far
             away = one[0][None, :] - block.x
-            z = away * factor[None, :] if factor.ndim == 1 else _matmul(away, factor.T)
+            z = away * factor[None, :] if factor.ndim == 1 else matmul(away, factor.T)
             s = jnp.sum(z**2, axis=1)
             counts = (block.w > 0) & (block.index != one[1]) if kind.own else block.w > 0
             w = jnp.where(counts, block.w, 0.0)
@@ -450,7 +447,7 @@ def _careful(
                 moments = moments * keep + jnp.sum((w * v)[:, None] * z, axis=0)
             elif kind.order == 2:
                 weighted = z * (w * k)[:, None]
-                more = _matmul(weighted.T, z)[i, j] if kind.full else jnp.sum(weighted * z, axis=0)
+                more = matmul(weighted.T, z)[i, j] if kind.full else jnp.sum(weighted * z, axis=0)
                 moments = moments * keep + more
             return (new, whole, moments), None
 
@@ -471,7 +468,7 @@ def _num_sums(kind: _Kind, d: int) -> int:
 def _coordinates(x: Array, center: Array, factor: Array) -> Array:
     """The columns A (x - c), (d, b)."""
     away = (x - center[None, :]).T
-    return away * factor[:, None] if factor.ndim == 1 else _matmul(factor, away)
+    return away * factor[:, None] if factor.ndim == 1 else matmul(factor, away)
 
 
 def _sum(terms: Iterable[Array]) -> Array:
@@ -490,7 +487,7 @@ def _products(zx: Array, zq: Array) -> Array:
     """The squared distances (b, b) of columns, as one matrix product."""
     left = jnp.concatenate([zx, jnp.ones_like(zx[:1]), jnp.sum(zx**2, axis=0)[None]])
     right = jnp.concatenate([-2 * zq, jnp.sum(zq**2, axis=0)[None], jnp.ones_like(zq[:1])])
-    return _matmul(left.T, right)
+    return matmul(left.T, right)
 
 
 def _sizes(m: int, n: int, width: int) -> tuple[int, int]:
