@@ -6,6 +6,7 @@ that would show, they do it again with the examples centred for each component.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -320,6 +321,7 @@ def conditional_moments(
     return half_log_det, squares, away, jnp.where(both, swept, 0.0)
 
 
+@partial(jax.jit, inline=True)
 def inverse_factor(covariance: Array) -> Array:
     """Lower triangular A with AᵀA the inverse of a positive definite matrix.
 
@@ -351,6 +353,7 @@ def inverse_factor(covariance: Array) -> Array:
     return inverse_of_lower(lower)
 
 
+@partial(jax.jit, inline=True)
 def inverse_of_lower(lower: Array) -> Array:
     """The inverse of lower triangular matrices, in plain operations.
 
