@@ -47,6 +47,17 @@ COMPILED = [
 ]  # those with linear logits have tests of their own
 
 
+COMPILED_PROGRAMS = []
+
+
+def listen(name, *_args, **_kwargs):
+    if name == "/jax/core/compile/backend_compile_duration":
+        COMPILED_PROGRAMS.append(name)
+
+
+jax.monitoring.register_event_duration_secs_listener(listen)
+
+
 def flat(tree):
     return np.asarray(ravel_pytree(tree)[0], np.float64)
 
@@ -114,6 +125,26 @@ def densities(model, example):
         return functions(model)
     own = example.data
     return [lambda params, *data: model.log_density(params, *own, *data)]
+
+
+def test_calls_outside_of_jit_compile_once(entry, x64):
+    model = entry.model
+    example = entry.draw(model, 5, n=30)
+    params, x, extras, made_of = example.params, example.x, example.extras, example.made_of(model)
+
+    def call():
+        for fn in (*functions(model), model.log_likelihood_and_grad):
+            if fn is not None:
+                fn(params, *example.data, example.weights, **extras)
+        if model.predict_log_proba is not None:
+            model.predict_log_proba(params, x, *made_of, **extras)
+        if model.log_density is not None:
+            model.log_density(params, *example.data, *made_of)
+
+    call()
+    COMPILED_PROGRAMS.clear()
+    call()
+    assert not COMPILED_PROGRAMS
 
 
 def test_weights_are_repeats(entry, x64):

@@ -51,6 +51,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.compilation import compiled
 from jaxprob.data.arrays import check_columns
 from jaxprob.models import gaussian_mixture
 from jaxprob.models.base import Bind, ExpectationMaximisation, Model, Status
@@ -162,6 +163,7 @@ def init(
     return Params(broken, of_alpha, components)
 
 
+@compiled()
 def log_prob(params: Params, x: Array) -> Array:
     """The log-density of one example, given those that were fitted (equation D.12).
 
@@ -180,6 +182,7 @@ def log_prob(params: Params, x: Array) -> Array:
     return logsumexp(_log_predictive(params, x[None])[:, 0])
 
 
+@compiled()
 def log_likelihood(params: Params, x: Array, weights: Array | None = None) -> Array:
     """The log-likelihood Σ_i c_i log p(x_i) of n further examples (equation D.12).
 
@@ -203,6 +206,7 @@ def log_likelihood(params: Params, x: Array, weights: Array | None = None) -> Ar
     return _over_blocks(of_block, params, x, weights)
 
 
+@compiled()
 def bound(params: Params, x: Array, weights: Array | None = None) -> Array:
     """The part Σ_i c_i log Σ_k exp(ρ_ik) of the ELBO that examples have (equation D.11).
 
@@ -297,6 +301,7 @@ def elbo(
     return bound(params, x, weights) + against
 
 
+@compiled()
 def statistics(params: Params, x: Array, weights: Array | None = None) -> tuple[Array, Statistics]:
     """`bound`, and the sums N, f, S about the components' means; those of batches add up.
 
@@ -425,6 +430,7 @@ def sample(params: Params, key: Array, num: int) -> Array:
     return normal_wishart.draw(params.components, of_example, index)
 
 
+@compiled()
 def predict_log_proba(params: Params, x: Array) -> Array:
     """The log-probabilities log r_k(x) that examples belong to each component (equation D.10).
 
@@ -445,6 +451,7 @@ def predict_log_proba(params: Params, x: Array) -> Array:
     return joint - logsumexp(joint)[:, None]
 
 
+@compiled()
 def responsibilities(params: Params, x: Array) -> Array:
     """The probabilities r_k(x) that examples belong to each component (equation D.10).
 

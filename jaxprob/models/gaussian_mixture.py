@@ -50,6 +50,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.compilation import compiled
 from jaxprob.data.arrays import check_columns
 from jaxprob.models.base import Bind, ExpectationMaximisation, Features, Model, Status
 from jaxprob.numerics import log_softmax, logsumexp, softmax
@@ -178,6 +179,7 @@ def padded_init(
     return jax.vmap(lambda active: _around(centers, x, c, active, covariance))(numbers)
 
 
+@compiled("missing")
 def log_prob(params: Params, x: Array, *, missing: bool = False) -> Array:
     """The log-density of one example (equation 3.8), of its observed entries if some are missing.
 
@@ -197,6 +199,7 @@ def log_prob(params: Params, x: Array, *, missing: bool = False) -> Array:
     return logsumexp(_joint(params, x[None], missing)[:, 0])
 
 
+@compiled("missing")
 def log_likelihood(
     params: Params, x: Array, weights: Array | None = None, *, missing: bool = False
 ) -> Array:
@@ -245,6 +248,7 @@ def grad_log_likelihood(
     return log_likelihood_and_grad(params, x, weights, missing=missing)[1]
 
 
+@compiled("missing")
 def log_likelihood_and_grad(
     params: Params,
     x: Array,
@@ -276,6 +280,7 @@ def log_likelihood_and_grad(
     return value, of_statistics(params, sums)
 
 
+@compiled("missing")
 def statistics(
     params: Params, x: Array, weights: Array | None = None, *, missing: bool = False
 ) -> tuple[Array, Statistics]:
@@ -480,6 +485,7 @@ def sample(params: Params, key: Array, num: int) -> Array:
     return means[k] + einsum("nij,nj->ni", root[k], noise)
 
 
+@compiled("missing")
 def predict_log_proba(params: Params, x: Array, *, missing: bool = False) -> Array:
     """The log-probabilities log r_k(x) that examples belong to each component (equation 3.10).
 
@@ -502,6 +508,7 @@ def predict_log_proba(params: Params, x: Array, *, missing: bool = False) -> Arr
     return joint - logsumexp(joint)[:, None]
 
 
+@compiled()
 def fill_in(params: Params, x: Array) -> Array:
     """The examples, with what the mixture expects of the entries that are missing (equation 3.13).
 

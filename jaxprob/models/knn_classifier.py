@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.compilation import compiled
 from jaxprob.models.base import Bind, Choice, Labels, Model, Status
 from jaxprob.numerics.nearest import nearest
 
@@ -370,6 +371,7 @@ def _log_shares(votes: Array, smoothing: float) -> Array:
     return jnp.log(votes + smoothing) - jnp.log(whole)
 
 
+@compiled("num_classes", "smoothing", "max_neighbours")
 def _left_out(
     numbers: Array,
     x: Array,

@@ -43,6 +43,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.scipy.special import digamma, ndtri
 
+from jaxprob.compilation import compiled
 from jaxprob.models import kernels
 from jaxprob.models.base import Bind, Choice, Model, Status
 from jaxprob.numerics.control import if_any
@@ -385,6 +386,7 @@ def _of_distances(
     return _log_p(k, radius, jnp.sum(c), points.shape[1]) - params.log_mass
 
 
+@compiled("most")
 def _left_out(x: Array, c: Array, numbers: Array, most: int) -> Array:
     """(K, n) the log-density of each example under the others, without Z."""
     distance, index = nearest(x, x, max(1, min(most, len(x) - 1)), c > 0, own=True)
@@ -404,6 +406,7 @@ def _box(x: Array, c: Array) -> tuple[Array, Array]:
     return low, jnp.max(jnp.where(counts, x, -jnp.inf), axis=0)
 
 
+@compiled("most")
 def _log_masses(x: Array, c: Array, numbers: Array, most: int) -> Array:
     """(K,) log Z, by importance sampling.
 

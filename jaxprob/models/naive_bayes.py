@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from jaxprob.compilation import compiled
 from jaxprob.models.base import Bind, ClosedForm, Estimate, Features, Labels, Model, Status
 from jaxprob.models.families import Bernoulli as Bernoulli
 from jaxprob.models.families import Categorical as Categorical
@@ -96,6 +97,7 @@ def init(
     return Params(jnp.zeros(num_classes, x.dtype), tuple(parts))
 
 
+@compiled("features")
 def log_prob(params: Params, x: Array, y: Array, *, features: tuple[Family, ...]) -> Array:
     """The joint log-density log p(x, y) of one example (equation 3.5).
 
@@ -119,6 +121,7 @@ def log_prob(params: Params, x: Array, y: Array, *, features: tuple[Family, ...]
     return each[jnp.asarray(y, jnp.int32)] + rest
 
 
+@compiled("features")
 def log_likelihood(
     params: Params,
     x: Array,
@@ -178,6 +181,7 @@ def grad_log_likelihood(
     return log_likelihood_and_grad(params, x, y, weights, features=features)[1]
 
 
+@compiled("features")
 def log_likelihood_and_grad(
     params: Params,
     x: Array,
@@ -212,6 +216,7 @@ def log_likelihood_and_grad(
     return of_statistics(params, known, features=features)
 
 
+@compiled("features")
 def information(
     params: Params,
     x: Array,
@@ -251,6 +256,7 @@ def information(
     return jax.vmap(column, out_axes=1)(jnp.eye(len(theta), dtype=theta.dtype))
 
 
+@compiled("features")
 def statistics(
     x: Array,
     y: Array,
@@ -384,6 +390,7 @@ def log_prior(params: Params, *, smoothing: float, features: tuple[Family, ...])
     return smoothing * jnp.sum(log_softmax(params.class_logits)) + rest
 
 
+@compiled("features")
 def estimate(known: Statistics, *, smoothing: float, features: tuple[Family, ...]) -> Estimate:
     """The maximum a posteriori, of the likelihood where nothing is smoothed.
 
@@ -470,6 +477,7 @@ def sample(
     return x, y
 
 
+@compiled("features")
 def predict_log_proba(params: Params, x: Array, *, features: tuple[Family, ...]) -> Array:
     """The log-posterior log p(y | x) of each class for each example (equation 3.5).
 

@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.compilation import compiled
 from jaxprob.models import decision_tree
 from jaxprob.models.base import Bind, Choice, Labels, Model
 from jaxprob.models.decision_tree import (
@@ -120,6 +121,7 @@ def log_prob(params: Params, x: Array, y: Array, *, smoothing: float = SMOOTHING
     return predict_log_proba(params, x[None], smoothing=smoothing)[0, jnp.asarray(y, jnp.int32)]
 
 
+@compiled()
 def log_likelihood(
     params: Params,
     x: Array,
@@ -150,6 +152,7 @@ def log_likelihood(
     return weighted(_own(log_p, y), weights)
 
 
+@compiled()
 def predict_log_proba(params: Params, x: Array, *, smoothing: float = SMOOTHING) -> Array:
     """The log-probabilities of all classes for each example (equation 3.27).
 

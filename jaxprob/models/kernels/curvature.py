@@ -28,6 +28,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from jaxprob.compilation import compiled
 from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor, leave_one_out
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
@@ -84,6 +85,7 @@ def leave_one_out_information(
 
 
 @jax.custom_jvp
+@compiled()
 def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
     (n, d), largest = points.shape, jnp.max(w)
     order = jnp.argsort(points[:, 0])  # what is done at a time is then near each other

@@ -40,6 +40,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.compilation import compiled
 from jaxprob.models.kernels.kernel import (
     COMPACT,
     log_kernel_slope,
@@ -293,6 +294,7 @@ def _(kernel: str, own: bool, primals: tuple, tangents: tuple) -> tuple[Array, A
     return value, jnp.where(empty, 0.0, change / jnp.where(empty, 1.0, whole))
 
 
+@compiled("kernel", "own")
 def _relative_sums(
     value: Array, queries: Array, points: Array, w: Array, factor: Array, *, kernel: str, own: bool
 ) -> Array:
@@ -332,6 +334,7 @@ def _relative_sums(
     return jax.lax.map(lambda s: of_queries(s, factor, blocks), some).ravel()[: len(queries)]
 
 
+@compiled("kernel", "own", "order")
 def in_blocks(
     queries: Array, points: Array, w: Array, factor: Array, kernel: str, own: bool, order: int
 ) -> tuple[Array, Array]:
