@@ -64,6 +64,7 @@ from jaxprob.models.dirichlet.settings import check_alpha
 from jaxprob.models.gaussian_mixture import STARTS, Statistics
 from jaxprob.numerics import logsumexp, softmax
 from jaxprob.numerics.components import outer_moments, over_blocks, shares, weighted_total
+from jaxprob.numerics.passes import at_a_time
 
 _DEFAULT = Prior()
 _BLOCK_ELEMENTS = 25_000  # examples × components that are looked at at a time
@@ -711,4 +712,5 @@ def _log_predictive(params: Params, x: Array) -> Array:
 def _over_blocks(
     fn: Callable[[Array, Array], Any], params: Params, x: Array, weights: Array | None
 ) -> Any:
-    return over_blocks(fn, x, weights, max(1, _BLOCK_ELEMENTS // len(params.means)))
+    block = max(1, at_a_time(_BLOCK_ELEMENTS) // len(params.means))
+    return over_blocks(fn, x, weights, block)

@@ -65,6 +65,7 @@ from jaxprob.numerics.components import (
     squared_moments,
     weighted_total,
 )
+from jaxprob.numerics.passes import at_a_time
 from jaxprob.numerics.products import einsum, matmul
 from jaxprob.numerics.seeding import spread_out
 
@@ -783,7 +784,7 @@ def _over_blocks(
 ) -> Any:
     """The sum of a function of examples and weights over blocks that stay in the cache."""
     each = len(params.logits) * (x.shape[1] ** 2 if missing else 1)
-    return over_blocks(fn, x, weights, max(1, _BLOCK_ELEMENTS // each))
+    return over_blocks(fn, x, weights, max(1, at_a_time(_BLOCK_ELEMENTS) // each))
 
 
 def _about_new_means(known: Statistics) -> Array:

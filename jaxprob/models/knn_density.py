@@ -48,6 +48,7 @@ from jaxprob.models import kernels
 from jaxprob.models.base import Bind, Choice, Model, Status
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.nearest import nearest, nearest_by_tree, squared_distances
+from jaxprob.numerics.passes import at_a_time
 
 _TREE_COLUMNS = 12  # up to which a tree is faster than all pairs
 _PAIRS = 1 << 19  # at a time
@@ -360,7 +361,7 @@ def _next(
 ) -> tuple[Array, Array]:
     """The same, with the nearest distance that is not zero where the distance is zero."""
     (m, d), n = queries.shape, len(points)
-    rows = max(1, min(m, _PAIRS // n))
+    rows = max(1, min(m, at_a_time(_PAIRS) // n))
 
     def of_block(some: tuple[Array, Array]) -> tuple[Array, Array]:
         q, number = some

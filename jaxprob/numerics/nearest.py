@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.numerics.control import if_any
+from jaxprob.numerics.passes import at_a_time
 
 _PAIRS = 1 << 19  # at a time
 _MORE = 8  # than wanted, in float32
@@ -75,7 +76,7 @@ def nearest(
         ([1.0, 1.0, 4.0], [1, 0, 1])
     """
     m, n = len(queries), len(points)
-    rows = max(1, min(m, _PAIRS // n))
+    rows = max(1, min(m, at_a_time(_PAIRS) // n))
     most = min(num + _MORE, n)
     columns = points.T
 

@@ -19,6 +19,7 @@ _BLOCK_ROWS = (128, 2048)  # rows whose products are summed before the blocks ar
 _MOMENT_BYTES = 1 << 21  # of X at a time, on a CPU: a smaller product is not spread over cores
 _GRAM_BYTES = 1 << 23  # of temporary memory in a Gram: a block that stays in the outer cache
 _PAIRS_SHARE = 3  # weightings times this, from as many as columns on: pairs are worth forming
+_LAUNCHES = 64  # times as much at a time pays for starting a program on an accelerator
 _SMALL_GRAM = 1e4  # operations for each weighting, below which a product of its own is too small
 
 
@@ -141,6 +142,22 @@ def total(a: Array) -> Array:
 @total.defjvp
 def _(primals: tuple, tangents: tuple):
     return total(*primals), jnp.sum(tangents[0], axis=0)
+
+
+def at_a_time(elements: int) -> int:
+    """How many elements to look at in a step of a loop over blocks.
+
+    Args:
+        elements: that stay in the cache of a CPU.
+
+    Returns:
+        As many on a CPU; more elsewhere, where there is no such cache and each step costs a launch.
+
+    Example:
+        >>> at_a_time(1000) >= 1000
+        True
+    """
+    return elements if jax.default_backend() == "cpu" else _LAUNCHES * elements
 
 
 def count(some: Array) -> Array:

@@ -32,6 +32,7 @@ from jaxprob.compilation import compiled
 from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor, leave_one_out
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
+from jaxprob.numerics.passes import at_a_time
 from jaxprob.numerics.products import matmul
 
 _ELEMENTS = 1 << 18  # of an array, at a time
@@ -96,7 +97,7 @@ def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
     shape = _Shape(factor if full else jnp.diag(factor), (e, f))
     num, rows = d + len(e), min(n, _ROWS)
     all_points = _Block(points, w, jnp.arange(n, dtype=jnp.int32))
-    inner = _blocked(all_points, min(n, max(1, _ELEMENTS // (num * rows))))
+    inner = _blocked(all_points, min(n, max(1, at_a_time(_ELEMENTS) // (num * rows))))
 
     def careful(some: _Block, inner: _Block, matrix: Array) -> _Known:
         return _careful(some, inner, _Shape(matrix, shape.below))

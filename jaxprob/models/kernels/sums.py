@@ -53,6 +53,7 @@ from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.nearest import squared_distances
+from jaxprob.numerics.passes import at_a_time
 from jaxprob.numerics.products import matmul
 
 _QUERIES = 512  # at a time
@@ -496,7 +497,7 @@ def _products(zx: Array, zq: Array) -> Array:
 def _sizes(m: int, n: int, width: int) -> tuple[int, int]:
     """How many queries and points to take at a time, as even as they come."""
     rows = _even(m, _QUERIES)
-    return rows, _even(n, max(1, _PAIRS // (rows * width)))
+    return rows, _even(n, max(1, at_a_time(_PAIRS) // (rows * width)))
 
 
 def _even(num: int, most: int) -> int:

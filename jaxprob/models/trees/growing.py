@@ -149,7 +149,8 @@ def _best(
         return _best_cut(sums.reshape(shape), columns.gaps, tolerance, min_leaf_weight)
 
     slots = d if chosen is None else chosen.shape[1]
-    each = jax.lax.map(by_one, jnp.arange(slots))
+    together = None if jax.default_backend() == "cpu" else slots
+    each = jax.lax.map(by_one, jnp.arange(slots), batch_size=together)
     good = each.gain >= jnp.max(each.gain, axis=0, keepdims=True) - tolerance[None, :]
     slot = jnp.argmax(good, axis=0)
     nodes = jnp.arange(num_nodes)
