@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import update_wrapper, wraps
+from functools import partial, update_wrapper, wraps
 from typing import Any, TypeVar
 
 import jax
@@ -17,29 +17,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 # at LLVM's first level, take 0.7 s for a fit by L-BFGS where the defaults take 1.6 s; the passes
 # over the data are as fast, and softmax kernels faster.
 _OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+_MISSING: set[str] = set()  # of these, in the version of XLA that runs
 
 
 class EagerJit:
     """A `jax.jit` for calls on concrete arrays, also while something else is traced."""
 
     def __init__(self, fn: Callable[..., Any], **settings: Any) -> None:
-        flags = os.environ.get("XLA_FLAGS", "")
-        options = {name: value for name, value in _OPTIONS.items() if name not in flags}
         self._general = jax.jit(fn, **settings)
-        self._quick = jax.jit(fn, compiler_options=options, **settings)
+        self._quick = _Quick(fn, settings)
         self._compiled: set[Any] = set()
         update_wrapper(self, fn)
 
-    def _for(self, *args: Any) -> Any:
-        arrays = (a for a in jax.tree.leaves(args) if isinstance(a, jax.Array))
-        first = next(arrays, None)
-        device = jax.default_backend() if first is None else next(iter(first.devices())).platform
-        return self._quick if device == "cpu" else self._general
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
+        arrays = (a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array))
+        first = next(arrays, None)
+        device = jax.default_backend() if first is None else next(iter(first.devices())).platform
+        if device != "cpu":
+            return self.optimised(*args, **kwargs)
         with _alone():
-            return self._for(args, kwargs)(*args, **kwargs)
+            return self._quick.run(lambda program: program(*args, **kwargs))
 
     def optimised(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns, by a program that takes longer to compile and less to run."""
@@ -52,10 +50,43 @@ class EagerJit:
         key = tree, tuple((getattr(a, "shape", a), getattr(a, "dtype", None)) for a in leaves)
         if key in self._compiled:
             return
-        program = self._quick if jax.default_backend() == "cpu" else self._general
-        with _alone():
+
+        def ahead(program: Any) -> None:
             program.lower(*args, **kwargs).compile()
+
+        with _alone():
+            if jax.default_backend() == "cpu":
+                self._quick.run(ahead)
+            else:
+                ahead(self._general)
         self._compiled.add(key)
+
+
+class _Quick:
+    """A function compiled with those of the options that this version of XLA has."""
+
+    def __init__(self, fn: Callable[..., Any], settings: dict[str, Any]) -> None:
+        flags = os.environ.get("XLA_FLAGS", "")
+        self._left = frozenset(name for name in _OPTIONS if name in flags)
+        self._make = partial(jax.jit, fn, **settings)
+        self._program: Any = None
+        self._without: frozenset[str] = frozenset()
+
+    def run(self, call: Callable[[Any], Any]) -> Any:
+        """What a call of the program returns."""
+        while True:
+            without = self._left | _MISSING
+            if self._program is None or without != self._without:
+                options = {n: value for n, value in _OPTIONS.items() if n not in without}
+                self._program = self._make(compiler_options=options)
+                self._without = without
+            try:
+                return call(self._program)
+            except jax.errors.JaxRuntimeError as error:
+                named = [n for n in _OPTIONS if f"No such compile option: '{n}'" in str(error)]
+                if not named or named[0] in without:
+                    raise
+                _MISSING.add(named[0])
 
 
 @contextmanager
