@@ -138,6 +138,34 @@ def shown(rows: list[dict], platforms: list[str]) -> None:
     _common.table("the same calls on each device", columns, lines)
 
 
+def draw(rows: list[dict], platforms: list[str]) -> Any:
+    """How many times faster the last platform is than scikit-learn, where both have run."""
+    import matplotlib.pyplot as plt
+
+    last = [p for p in platforms if p != PEER][-1]
+    found = {(r["label"], r["dtype"], r["platform"]): r for r in rows}
+    labels = [r["label"] for r in rows if r["platform"] == PEER and r["dtype"] == DTYPES[0]]
+    labels = [label for label in labels if (label, DTYPES[-1], last) in found]
+    if not labels:
+        return None
+    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.5 * len(labels)), layout="constrained")
+    places = np.arange(len(labels))
+    for i, dtype in enumerate(DTYPES):
+        took = [found[label, dtype, last]["seconds"] for label in labels]
+        theirs = [found.get((label, dtype, PEER), {}).get("seconds", np.nan) for label in labels]
+        bars = axes.barh(places + 0.4 * i, np.divide(theirs, took), height=0.4, label=dtype)
+        axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.set_yticks(places + 0.2, labels)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.margins(x=0.1)
+    device = found[labels[0], DTYPES[0], last]["device"]
+    axes.set_xlabel(f"times as fast on {device} as scikit-learn on all cores")
+    axes.legend(frameon=False)
+    return figure
+
+
 def main() -> None:
     """Run the experiment."""
     from experiments._workloads import WORKLOADS
@@ -173,6 +201,9 @@ def main() -> None:
     if not rows:
         raise SystemExit("devices: nothing was measured; see the errors above")
     shown(rows, args.platforms)
+    figure = draw(rows, args.platforms)
+    if figure is not None:
+        print(f"picture: {_common.save_figure(figure, args.out, 'devices')}")
     print(f"numbers: {path}")
     return None
 
