@@ -126,11 +126,13 @@ def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
 
 @_by_hand.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    def traced(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
-        theta, unravel = ravel_pytree(bandwidth)
-        return -jax.hessian(lambda theta: leave_one_out(unravel(theta), points, w))(theta)
+    return _by_hand(*primals), jax.jvp(_by_autodiff, primals, tangents)[1]
 
-    return _by_hand(*primals), jax.jvp(traced, primals, tangents)[1]
+
+@jax.jit
+def _by_autodiff(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
+    theta, unravel = ravel_pytree(bandwidth)
+    return -jax.hessian(lambda theta: leave_one_out(unravel(theta), points, w))(theta)
 
 
 def _quick(points: Array, w: Array, factor: Array, shape: _Shape) -> _Known:
