@@ -26,8 +26,9 @@ def test_cholesky(p, dtype):
     size = np.abs(wide) @ np.abs(wide.T)
     assert np.all(np.abs(wide @ wide.T - np.asarray(a)) <= 4 * np.sqrt(p) * EPS[dtype] * size)
     assert np.all(np.triu(wide, 1) == 0)
-    size = np.abs(np.asarray(inverse, np.float64)) @ np.abs(wide)
-    assert np.all(np.abs(inverse @ lower - np.eye(p)) <= 4 * np.sqrt(p) * EPS[dtype] * size)
+    back = np.asarray(inverse, np.float64)
+    size = np.abs(back) @ np.abs(wide)
+    assert np.all(np.abs(back @ wide - np.eye(p)) <= 4 * np.sqrt(p) * EPS[dtype] * size)
 
 
 @pytest.mark.parametrize("p", [3, 300, 650])

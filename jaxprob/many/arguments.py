@@ -212,7 +212,8 @@ def _as_labels(y: Any) -> Any:
 
 def _clipped(y: np.ndarray) -> np.ndarray:
     most = np.iinfo(np.int32).max
-    return np.where((y >= 0) & (y <= most), y, -1).astype(np.int32)
+    valid = (y >= 0) & (y <= most)
+    return np.where(valid, np.where(valid, y, 0).astype(np.int32), np.int32(-1))
 
 
 def _check_init(problem: Problem, init: Any, in_axes: Mapping[str, int | None]) -> np.ndarray:

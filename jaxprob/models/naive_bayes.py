@@ -256,7 +256,7 @@ def information(
     return jax.vmap(column, out_axes=1)(jnp.eye(len(theta), dtype=theta.dtype))
 
 
-@compiled("features")
+@compiled("features", "num_classes")
 def statistics(
     x: Array,
     y: Array,
@@ -390,7 +390,7 @@ def log_prior(params: Params, *, smoothing: float, features: tuple[Family, ...])
     return smoothing * jnp.sum(log_softmax(params.class_logits)) + rest
 
 
-@compiled("features")
+@compiled("features", "smoothing")
 def estimate(known: Statistics, *, smoothing: float, features: tuple[Family, ...]) -> Estimate:
     """The maximum a posteriori, of the likelihood where nothing is smoothed.
 
