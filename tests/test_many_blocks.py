@@ -145,7 +145,7 @@ def test_other_values_of_the_same_shapes_compile_nothing(x64, in_one_call):
     def again():
         return fit_many(LOGISTIC, x + 0.01 * other, y, weights=np.roll(weights, 5, axis=0))
 
-    assert num_compiled(lambda: fit_many(LOGISTIC, x, y, weights=weights)) == 0
+    fit_many(LOGISTIC, x, y, weights=weights)  # caches may have been cleared between the tests
     assert num_compiled(again) == 0
     assert np.any(again().params.weights != in_one_call.params.weights)
     given = draw_lanes(LOGISTIC, EVERY)
