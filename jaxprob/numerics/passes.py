@@ -236,7 +236,7 @@ def _pairs_gram(x: Array, s: Array) -> Array:
     def of_block(x: Array, s: Array) -> list[Array]:
         def panel(a: int, b: int) -> Array:
             products = x[:, a:b, None] * x[:, None, a:]
-            return (matmul(s.T, products.reshape(x.shape[0], -1))).reshape(-1, b - a, d - a)
+            return matmul(s.T, products.reshape(x.shape[0], -1)).reshape(-1, b - a, d - a)
 
         return [panel(a, b) for a, b in _panels(d)]
 
