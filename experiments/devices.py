@@ -9,7 +9,8 @@ Calls: logistic, softmax (one fit), shared, shared-long, own (many fits), path, 
 (mixtures), dirichlet, kernels, kernels-large, neighbours, tree, forest.
 
 Each platform has a process of its own, in which data are on the device; scikit-learn, on all cores,
-has another. Times are medians after a first call, whose time is that of compiling. "apart" is the
+has another. Times are medians after a first call, whose time is that of compiling; of scikit-learn
+one run after a first. "apart" is the
 largest difference from what the first platform found in float64, relative to its size: of
 parameters, of log-densities, or of log-likelihoods of examples held out where the parameters are
 not unique. What is measured is written as it comes, so that an interrupt loses nothing.
@@ -186,6 +187,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         return child(args)
+    # Several processes share a GPU, this one included: none is to take most of its memory at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if args.platforms is None:
         args.platforms = ["cpu", *(["cuda"] if has_gpu() else []), PEER]
     rows: list[dict] = []
