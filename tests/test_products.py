@@ -23,9 +23,11 @@ def careless(source: str) -> list[int]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.MatMult):
             found.append(node.lineno)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            of_jnp = node.value.id == "jnp" and node.attr in _PRODUCTS
-            if of_jnp or (node.value.id == "lax" and node.attr.startswith("dot")):
+        if isinstance(node, ast.Attribute):
+            of = ast.unparse(node.value)
+            of_jnp = of in ("jnp", "jax.numpy") and node.attr in _PRODUCTS
+            of_lax = of in ("lax", "jax.lax") and node.attr.startswith("dot")
+            if of_jnp or of_lax or (node.attr == "dot" and of not in ("np", "jnp", "jax.numpy")):
                 found.append(node.lineno)
     return sorted(found)
 
@@ -36,8 +38,10 @@ def test_products_are_those_with_all_digits(path):
 
 
 def test_careless_products_are_found():
-    source = "y = x @ w\ny @= w\nz = jnp.vdot(x, w)\nv = lax.dot_general(x, w)\nu = matmul(x, w)"
-    assert careless(source) == [1, 2, 3, 4]
+    bad = "y = x @ w", "y @= w", "jnp.vdot(x, w)", "jax.numpy.dot(x, w)", "lax.dot_general(x, w)"
+    bad += "jax.lax.dot(x, w)", "x.T.dot(w)"
+    assert [len(careless(line)) for line in bad] == [1] * len(bad)
+    assert not careless("u = matmul(x, w) + np.dot(a, b)")
 
 
 def own(x_times_w) -> Model:
