@@ -660,7 +660,8 @@ def _exact_evidence(solver: Solver, problem: Problem, result: Result) -> Evidenc
 @partial(jax.jit, static_argnums=0)
 def _information(model: Model, params: Any, rows: Rows) -> Array:
     problem = Problem(rows, None, None, model, False, None)
-    return problem.information(ravel_pytree(params)[0])
+    with all_digits():
+        return problem.information(ravel_pytree(params)[0])
 
 
 @partial(jax.jit, static_argnums=0)

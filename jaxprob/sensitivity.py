@@ -30,7 +30,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.numerics.linalg import Factor, factorise
-from jaxprob.numerics.products import matmul, vdot
+from jaxprob.numerics.products import all_digits, matmul, vdot
 from jaxprob.solvers.problem import Problem, Rows
 
 _ROWS = 256  # whose Hessians are in memory at a time
@@ -194,14 +194,16 @@ def _unraveled(problem: Problem, theta: Array) -> Any:
 
 @jax.jit
 def _factor(problem: Problem, theta: Array) -> Factor:
-    return factorise(problem.hess(theta))
+    with all_digits():
+        return factorise(problem.hess(theta))
 
 
 @jax.jit
 def _scores(problem: Problem, theta: Array) -> Array:
     """(n, p) the gradients g_i of the log-probabilities."""
     log_prob = partial(_log_prob, problem)
-    return jax.vmap(jax.grad(log_prob), (None, 0))(theta, _examples(problem))
+    with all_digits():
+        return jax.vmap(jax.grad(log_prob), (None, 0))(theta, _examples(problem))
 
 
 def _examples(problem: Problem) -> tuple[tuple[Array, ...], Array | None]:
@@ -233,7 +235,8 @@ def _covariance(problem: Problem, theta: Array) -> Array:
 
 @jax.jit
 def _without_each(problem: Problem, theta: Array) -> tuple[Array, Array]:
-    hess = problem.hess(theta)
+    with all_digits():
+        hess = problem.hess(theta)
 
     def without(example: tuple) -> tuple[Array, Array]:
         row, c, score = example
@@ -243,4 +246,5 @@ def _without_each(problem: Problem, theta: Array) -> tuple[Array, Array]:
         return moved, log_prob(moved)
 
     rows = _examples(problem), problem.example_weights(), _scores(problem, theta)
-    return jax.lax.map(without, rows, batch_size=_ROWS)
+    with all_digits():
+        return jax.lax.map(without, rows, batch_size=_ROWS)

@@ -69,7 +69,10 @@ def test_products_of_models_written_by_others_have_all_digits_too():
         seen.append(jax.config.jax_default_matmul_precision)
         return x @ w
 
-    jp.fit(own(x_times_w), x, y)
+    fit = jp.fit(own(x_times_w), x, y)
+    assert set(seen) == {"highest"}
+    seen.clear()
+    assert fit.information.shape == (2, 2)
     assert set(seen) == {"highest"}
     seen.clear()
     jax.make_jaxpr(lambda x: jp.fit(own(x_times_w), x, y).params)(x)
