@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 from jax.scipy.special import xlogy
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxprob.compilation import eager_jit
 from jaxprob.data import Data, check_data, check_scalar, violations
+from jaxprob.data.centring import centred
 from jaxprob.models.base import Evidence, Model, Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.passes import count
-from jaxprob.numerics.products import all_digits
+from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.report import Report, report
 from jaxprob.solvers.choice import Choice, choice
 from jaxprob.solvers.closed_form import ClosedForm, closed_form
-from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run
+from jaxprob.solvers.driver import Result, Solver, Trace, is_unproved, run, slack, tolerance
 from jaxprob.solvers.em import EM, em
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.newton import judge, newton
@@ -44,18 +44,32 @@ class ManySources(Protocol):
 
 
 class Source(NamedTuple):
-    """What a fit was made from, kept by reference, so that more can be asked of it later."""
+    """What a fit was made from, so that more can be asked of it later."""
 
     model: Model
     x: Array
     y: Array | None
     weights: Array | None
     offset: Array | None
+    centre: Array | None = None
+    """(d,) what has been subtracted from x."""
 
     @property
     def rows(self) -> Rows:
         """The data."""
-        return Rows(*self[1:])
+        return Rows(*self[1:5])
+
+    def problem(self, l2: Array | None = None) -> Problem:
+        """What was solved, without penalties but perhaps l2."""
+        return Problem(self.rows, l2, None, self.model, False, None, centre=self.centre)
+
+
+class Kept(NamedTuple):
+    """What is computed with a fit inside of `jit` and `vmap`, where the data are gone later."""
+
+    information: Array | None  # (p, p), of features less their centre; None for choices
+    back: Array | None  # (p, p), from parameters of these to those of the features
+    null_log_likelihood: Array  # ()
 
 
 @jax.tree_util.register_pytree_node_class
@@ -99,23 +113,38 @@ class Fit:
     l2: Array | None
     l1: Array | None
     trace: Trace | None
-    kept_information: Array | None
-    kept_null: Array | None
+    kept: Kept | None
     model: Model = field(repr=False)
     feature_names: tuple[str, ...] | None = None
     firth: bool = False
     source: Source | ManySources | None = field(default=None, repr=False, compare=False)
+    cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def information(self) -> Array:
         """Minus the Hessian of the log-likelihood at the parameters (equations 1.10, 2.11)."""
-        if self.kept_information is None:
+        matrix, back = self.centred_information
+        if back is None:
+            return matrix
+        there = linalg.solve(back, jnp.eye(len(back), dtype=back.dtype))
+        return matmul(there.T, matmul(matrix, there))
+
+    @property
+    def centred_information(self) -> tuple[Array, Array | None]:
+        """Minus the Hessian (p, p) in parameters of features less their centre.
+
+        And the matrix (p, p) that makes the parameters of these; None where nothing was subtracted.
+        There the digits are that `information` has lost where features are far from zero.
+        """
+        if self.kept is not None:
+            return self.kept.information, self.kept.back
+        if "information" not in self.cache:
             if self.model.choose is not None:
                 raise ValueError(f"information: {self.model.name} is chosen, and has no derivative")
-            data = self._source("information")
-            value = _information(data.model, self.params, data.rows)
-            object.__setattr__(self, "kept_information", value)
-        return self.kept_information  # pyright: ignore[reportReturnType]
+            self.cache["information"] = _information(
+                self._source("information").problem(), self.params
+            )
+        return self.cache["information"]
 
     @property
     def null_log_likelihood(self) -> Array:
@@ -123,11 +152,12 @@ class Fit:
 
         NaN for a density of the features, joint or alone.
         """
-        if self.kept_null is None:
+        if self.kept is not None:
+            return self.kept.null_log_likelihood
+        if "null" not in self.cache:
             data = self._source("null_log_likelihood")
-            value = _null(data.model, data.rows)
-            object.__setattr__(self, "kept_null", value)
-        return self.kept_null  # pyright: ignore[reportReturnType]
+            self.cache["null"] = _null(data.model, data.rows)
+        return self.cache["null"]
 
     def _source(self, name: str) -> Source:
         if self.source is None:
@@ -160,8 +190,7 @@ class Fit:
 
     def tree_flatten(self) -> tuple[tuple, tuple]:
         """Arrays as leaves; the reference to the data is dropped."""
-        static = self.model, self.feature_names, self.firth
-        return tuple(getattr(self, n) for n in _LEAVES), static
+        return tuple(getattr(self, n) for n in _LEAVES), tuple(getattr(self, n) for n in _STATIC)
 
     @classmethod
     def tree_unflatten(cls, static: tuple, leaves: tuple) -> "Fit":
@@ -169,7 +198,8 @@ class Fit:
         return cls(*leaves, *static)
 
 
-_LEAVES = tuple(f.name for f in fields(Fit))[:-4]
+_STATIC = ("model", "feature_names", "firth")
+_LEAVES = tuple(f.name for f in fields(Fit) if f.name not in (*_STATIC, "source", "cache"))
 
 
 def fit(
@@ -256,7 +286,8 @@ def fit(
         with all_digits():
             return _with_auto_axes(finish, problem, theta)
     outcome = _first_that_converges(solvers, problem, theta, trace)
-    return _report(problem, outcome, data.feature_names, Source(model, *problem.data))
+    source = Source(model, *problem.data, problem.centre)
+    return _report(problem, outcome, data.feature_names, source)
 
 
 class _Plan(NamedTuple):
@@ -297,9 +328,27 @@ def _plan(
             f"x: expected at least one feature, since this {model.name} has no other parameters, "
             f"got shape {rows.x.shape}"
         )
-    theta = None if init is None else _start(problem, init)
     solvers = _choose(problem, traced) if solver is None else [check_solver(solver, problem)]
+    problem = recentred(problem, solvers)
+    theta = None if init is None else _start(problem, init)
     return _Plan(problem, theta, solvers, traced)
+
+
+def recentred(problem: Problem, solvers: Sequence[Solver]) -> Problem:
+    """The problem in features less their centre, where they are far from zero.
+
+    Args:
+        problem: as it was given.
+        solvers: that are to solve it.
+
+    Returns:
+        The same problem where the model, or a step of a solver, would be another.
+    """
+    same = all(getattr(one, "recentres", False) for one in solvers)
+    if problem.model.recentred is None or not same:
+        return problem
+    x, centre = centred(problem.data.x)
+    return replace(problem, data=problem.data._replace(x=x), centre=centre)
 
 
 class Outcome(NamedTuple):
@@ -329,7 +378,7 @@ def _start(problem: Problem, init: Any) -> Array:
         raise ValueError(f"init: expected parameters of shapes {expected}, got {init!r}") from error
     if got != expected:
         raise ValueError(f"init: expected parameters of shapes {expected}, got {got}")
-    return ravel_pytree(init)[0]
+    return problem.centred(init)
 
 
 def _real(a: Any) -> Array:
@@ -505,8 +554,7 @@ def _report(
     outcome: Outcome,
     feature_names: tuple[str, ...] | None,
     source: Source | None,
-    information: Array | None = None,
-    null: Array | None = None,
+    kept: Kept | None = None,
 ) -> Fit:
     result = outcome.result
     return Fit(
@@ -522,8 +570,7 @@ def _report(
         l2=problem.l2,
         l1=problem.l1,
         trace=result.trace,
-        kept_information=information,
-        kept_null=null,
+        kept=kept,
         model=problem.model,
         feature_names=feature_names,
         firth=problem.firth,
@@ -587,15 +634,17 @@ def _traced(
     invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid
     status = jnp.where(invalid, jnp.int32(Status.INVALID_INPUT), status)
     value = problem.objective(theta)
-    outcome = outcome_of(problem, result)._replace(
+    outcome = outcome_of(solver, problem, result)._replace(
         log_likelihood=value if model.bound is None else problem.log_likelihood(theta),
         objective=value - problem.penalties(theta),
     )
-    evidence = result.evidence._replace(status=status)
+    evidence = outcome.result.evidence
+    status = jnp.where(status == result.evidence.status, evidence.status, status)
+    evidence = evidence._replace(status=status)
     outcome = outcome._replace(result=outcome.result._replace(evidence=evidence))
     information = None if model.choose is not None else problem.information(theta)
-    null = _null(model, data)
-    return _report(problem, outcome, feature_names, None, information, null)
+    kept = Kept(information, problem.back(), _null(model, data))
+    return _report(problem, outcome, feature_names, None, kept)
 
 
 def _chosen(solver: Solver, problem: Problem, theta: Array, *, trace: bool) -> tuple[Array, Result]:
@@ -617,22 +666,48 @@ def _chosen(solver: Solver, problem: Problem, theta: Array, *, trace: bool) -> t
 @partial(eager_jit, static_argnames=["trace"])
 def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> Outcome:
     theta = problem.start_for(solver) if theta is None else theta
-    return outcome_of(problem, run(solver, problem, theta, trace=trace))
+    return outcome_of(solver, problem, run(solver, problem, theta, trace=trace))
 
 
-def outcome_of(problem: Problem, result: Result) -> Outcome:
+def outcome_of(solver: Solver, problem: Problem, result: Result) -> Outcome:
     """What is reported of a run."""
+    params, result = _rounded(solver, problem, result)
     theta = result.theta
     by_bound = problem.model.bound is not None
     return Outcome(
         result,
-        problem.unravel(theta),
-        problem.unravel(result.evidence.direction),
+        params,
+        problem.reported(result.evidence.direction),
         problem.log_likelihood(theta) if by_bound else problem.penalties(theta) - result.value,
         -result.value,
         jnp.max(jnp.abs(_conditions(problem, theta, result.grad)), initial=0.0),
         count(problem.example_weights() > 0),
     )
+
+
+def _rounded(solver: Solver, problem: Problem, result: Result) -> tuple[Any, Result]:
+    """The parameters of the features as given, and the result there: rounding has moved them.
+
+    By δ at most, every logit: where the slope is zero the objective has then grown by 2 δ² times
+    the log-loss at most, since the variance of what moves logits is at most (2 δ)² (1 - p_y), and
+    1 - p_y ≤ -log p_y. Where that is much, the difference of the values says it better.
+    """
+    params = problem.reported(result.theta)
+    if problem.centre is None:
+        return params, result
+    theta = problem.centred(params)
+    moved = jnp.max(jnp.abs(theta - result.theta), initial=0.0)
+    value, grad = problem.value_and_grad(theta)
+    evidence = result.evidence
+    value = value + problem.penalty(theta)
+    gap = (jnp.sqrt(evidence.gap) + moved * jnp.sqrt(2 * jnp.abs(value))) ** 2
+    grown = jnp.maximum(value - result.value, 0.0) + slack(value)
+    gap = jnp.minimum(gap, evidence.gap + grown)
+    enough = tolerance(getattr(solver, "tol", None), value)
+    lost = (evidence.status == Status.CONVERGED) & ~(gap <= enough)
+    status = jnp.where(lost, jnp.int32(Status.STALLED), evidence.status)
+    evidence = evidence._replace(gap=gap, status=status)
+    return params, result._replace(theta=theta, value=value, grad=grad, evidence=evidence)
 
 
 def _conditions(problem: Problem, theta: Array, grad: Array) -> Array:
@@ -649,7 +724,7 @@ def _certify(solver: Solver, problem: Problem, outcome: Outcome) -> Outcome:
     result = outcome.result
     evidence = _exact_evidence(solver, problem, result)
     return outcome._replace(
-        result=result._replace(evidence=evidence), direction=problem.unravel(evidence.direction)
+        result=result._replace(evidence=evidence), direction=problem.reported(evidence.direction)
     )
 
 
@@ -657,11 +732,10 @@ def _exact_evidence(solver: Solver, problem: Problem, result: Result) -> Evidenc
     return judge(problem, result, getattr(solver, "tol", None))
 
 
-@partial(jax.jit, static_argnums=0)
-def _information(model: Model, params: Any, rows: Rows) -> Array:
-    problem = Problem(rows, None, None, model, False, None)
+@jax.jit
+def _information(problem: Problem, params: Any) -> tuple[Array, Array | None]:
     with all_digits():
-        return problem.information(ravel_pytree(params)[0])
+        return problem.information(problem.centred(params)), problem.back()
 
 
 @partial(jax.jit, static_argnums=0)

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
+from jaxprob.data.centring import less
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.numerics.linalg import Factor, factorise
 from jaxprob.numerics.products import all_digits, matmul, vdot
@@ -150,7 +150,8 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
 
     def of_one(theta: Array, problem: Problem) -> Array:
         alone = model._replace(log_prior=None)
-        other = Problem(Rows(*data[:4]), None, None, alone, False, None)
+        rows = Rows(less(data.x, problem.centre), *data[1:4])
+        other = Problem(rows, None, None, alone, False, None)
         _, grad = other.value_and_grad(theta)  # of minus the log-likelihood
         w = jnp.where(problem.mask(), theta, 0.0)
         return vdot(grad, _factor(problem, theta).solve(w))
@@ -184,12 +185,12 @@ def _over_lanes(fit: Fit, fn: Callable[[Array, Problem], Any]) -> Any:
 def _call(fn: Callable[[Array, Problem], Any], fit: Fit) -> Any:
     source = fit.source
     assert isinstance(source, Source)
-    problem = Problem(source.rows, fit.l2, None, fit.model, False, None)
-    return fn(ravel_pytree(fit.params)[0], problem)
+    problem = source.problem(fit.l2)
+    return fn(problem.centred(fit.params), problem)
 
 
 def _unraveled(problem: Problem, theta: Array) -> Any:
-    return jax.vmap(problem.unravel)(theta)
+    return jax.vmap(problem.reported)(theta)
 
 
 @jax.jit
@@ -230,6 +231,8 @@ def _influence(problem: Problem, theta: Array) -> Array:
 @jax.jit
 def _covariance(problem: Problem, theta: Array) -> Array:
     weighted = _influence(problem, theta) * problem.example_weights()[:, None]
+    back = problem.back()
+    weighted = weighted if back is None else matmul(weighted, back.T)
     return matmul(weighted.T, weighted)
 
 

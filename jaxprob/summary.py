@@ -213,7 +213,8 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         return none, ("Standard errors do not exist for l1, which picks and shrinks at once.",)
     if status not in _RELIABLE:
         return none, ("Standard errors need a unique finite maximum.",)
-    h, notes = np.asarray(fit.information, np.float64), ()
+    (h, back), notes = fit.centred_information, ()
+    h = np.asarray(h, np.float64)
     if _positive(fit.l2):
         assert fit.model.penalised is not None
         assert fit.l2 is not None
@@ -235,7 +236,8 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         inverse = np.linalg.inv(h / np.outer(scale, scale)) / np.outer(scale, scale)
     except np.linalg.LinAlgError:
         return none, ("The information is singular: some columns are linearly dependent.",)
-    variance = np.diag(np.linalg.multi_dot([keep, inverse, keep]))
+    keep = keep if back is None else np.asarray(back, np.float64) @ keep
+    variance = np.diag(np.linalg.multi_dot([keep, inverse, keep.T]))
     with np.errstate(invalid="ignore"):
         return np.sqrt(variance), notes
 

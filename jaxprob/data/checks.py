@@ -190,7 +190,7 @@ def _check_values(
     arrays = x, y, weights, offset
     if any(isinstance(a, Tracer) for a in arrays):
         return
-    views = [_host_view(a) for a in arrays]
+    views = [host_view(a) for a in arrays]
     if all(a is None or v is not None for a, v in zip(arrays, views, strict=True)):
         found = violations(*views, num_classes=num_classes, features=features, xp=np)
     else:
@@ -200,7 +200,7 @@ def _check_values(
         _raise(found, Data(x, y, weights, offset, names), num_classes, features)
 
 
-def _host_view(a: Any) -> np.ndarray | None:
+def host_view(a: Any) -> np.ndarray | None:
     """The array as NumPy sees it in place, None where it cannot."""
     if isinstance(a, Array) and {d.platform for d in a.devices()} == {"cpu"}:
         return np.asarray(a) if len(a.devices()) == 1 else None

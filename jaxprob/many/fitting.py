@@ -89,4 +89,5 @@ def fit_many(
         lanes, names = make_lanes(model, given, init, in_axes, firth=firth)
         if solver is None:
             solver = default_solver(model, has_l1=l1 is not None, firth=firth)
+        lanes = lanes.recentred(solver)
         return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)

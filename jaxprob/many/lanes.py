@@ -18,8 +18,9 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxprob.compilation import EagerJit, eager_jit
 from jaxprob.data import violations
-from jaxprob.fit import outcome_of
+from jaxprob.fit import outcome_of, recentred
 from jaxprob.models.base import Bind, Status, num_classes
+from jaxprob.numerics.centring import centre_of
 from jaxprob.numerics.passes import total
 from jaxprob.solvers.driver import (
     Result,
@@ -68,7 +69,7 @@ class Lanes(NamedTuple):
         taken = self.own[name][index]
         if name == "y":
             return taken.astype(np.int32, copy=False)
-        is_number = self.draw is None or taken.dtype.kind == "f"
+        is_number = name in _DATA or self.draw is None or taken.dtype.kind == "f"
         return taken.astype(self.dtype, copy=False) if is_number else taken
 
     def problem(self, i: int) -> Problem:
@@ -82,6 +83,21 @@ class Lanes(NamedTuple):
     def common(self) -> "Common":
         """What all lanes share."""
         return Common(self.base, self.extra)
+
+    def recentred(self, solver: Solver) -> "Lanes":
+        """The lanes in features less their centre, where these are far from zero."""
+        if self.base.model.recentred is None or not getattr(solver, "recentres", False):
+            return self
+        if "x" in self.own:
+            assert self.draw is None  # what is drawn shares x
+            is_far = centre_of(np.asarray(self.own["x"]), np)[1]
+            return self._replace(draw=Bind(_recentred)) if is_far else self
+        lanes = self._replace(base=recentred(self.base, [solver]))
+        if lanes.base.centre is None or "theta" not in self.own:
+            return lanes
+        problem = lanes.problem(0)
+        starts = jax.vmap(lambda theta: problem.centred(problem.unravel(theta)))(self.own["theta"])
+        return lanes._replace(own={**self.own, "theta": np.asarray(starts)})
 
 
 class Common(NamedTuple):
@@ -102,6 +118,7 @@ class Progress(NamedTuple):
 class Found(NamedTuple):
     """What is kept of a lane."""
 
+    theta: Array  # (p,)
     params: Any
     direction: Any
     status: Array
@@ -126,8 +143,19 @@ class Block(NamedTuple):
 def with_parts(base: Problem, parts: Mapping[str, Any]) -> Problem:
     """The problem of one lane."""
     data = base.data._replace(**{name: parts[name] for name in _DATA if name in parts})
-    penalties = {name: parts[name] for name in ("l2", "l1") if name in parts}
-    return replace(base, data=data, **penalties)
+    others = {name: parts[name] for name in ("l2", "l1", "centre") if name in parts}
+    return replace(base, data=data, **others)
+
+
+def _recentred(base: Problem, extra: Any, own: dict[str, Array]) -> dict[str, Any]:
+    """The parts of a lane in its features less their centre."""
+    del extra
+    centre, _ = centre_of(own["x"])
+    parts = own | {"x": own["x"] - centre[None, :], "centre": centre}
+    if "theta" in own:
+        problem = with_parts(base, parts)
+        parts["theta"] = problem.centred(problem.unravel(own["theta"]))
+    return parts
 
 
 def _is_none(a: Any) -> bool:
@@ -185,7 +213,7 @@ def _first(
     """Look at where the lanes of a block start, and at their data."""
     del live
     batch = _batch(draw, common, own, start)
-    unchecked = set(_DATA) & set(own) if draw is None else set()
+    unchecked = set(_DATA) & set(own)
 
     def look(problem: Problem, theta: Array | None, known: Known | None) -> Progress:
         theta = problem.start_for(solver) if theta is None else theta
@@ -245,7 +273,7 @@ def _rest(
         doubtful = is_doubtful(solver, problem, state) & goes_on & is_late
         result = _ended(solver, problem, fixed, progress)
         unproved = ~goes_on & is_unproved(result.evidence) & solver.needs_proof
-        return Block(progress, goes_on, doubtful, unproved, _found(problem, result))
+        return Block(progress, goes_on, doubtful, unproved, _found(solver, problem, result))
 
     return batch.map(end, fixed, progress)
 
@@ -255,9 +283,11 @@ def _ended(solver: Solver, problem: Problem, fixed: Any, progress: Progress) -> 
     return Result(last.theta, last.value, last.grad, last.evidence, progress.num_steps, None)
 
 
-def _found(problem: Problem, result: Result) -> Found:
-    made, evidence = outcome_of(problem, result), result.evidence
+def _found(solver: Solver, problem: Problem, result: Result) -> Found:
+    made = outcome_of(solver, problem, result)
+    evidence = made.result.evidence
     return Found(
+        made.result.theta,
         made.params,
         made.direction,
         evidence.status,
@@ -294,7 +324,7 @@ def _judge(
         fixed, _ = solver.prepare(problem, progress.state.theta)
         result = _ended(solver, problem, fixed, progress)
         evidence = judge(problem, result, getattr(solver, "tol", None))
-        return _found(problem, result._replace(evidence=evidence))
+        return _found(solver, problem, result._replace(evidence=evidence))
 
     return batch.map_in_turn(one, progress)
 

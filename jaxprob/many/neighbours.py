@@ -20,7 +20,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from jaxprob.compilation import eager_jit
-from jaxprob.fit import Fit, default_solver, solve
+from jaxprob.fit import Fit, default_solver, recentred, solve
 from jaxprob.many.lanes import Lanes, mesh_of, with_parts
 from jaxprob.many.running import Interrupted, LanesSource, run
 from jaxprob.many.schedule import Run
@@ -81,6 +81,7 @@ def fit_grid(
     """
     has_l1 = "l1" in grid.tables or grid.base.l1 is not None
     solver = default_solver(grid.base.model, has_l1=has_l1) if solver is None else solver
+    grid = grid._replace(base=recentred(grid.base, [solver]))
     m = len(grid.values)
     fold = np.indices((m, grid.num_parts - 1)).reshape(2, -1) + [[0], [1]]
     whole = np.stack([np.arange(m), np.zeros(m, int)])

@@ -13,7 +13,7 @@ The Bayesian bootstrap, Annals of Statistics 9, 1981.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -254,7 +254,7 @@ def _problem(base: Fit) -> Problem:
     """The problem that a fit solved."""
     source: Any = base.source
     penalised = any(p is not None and float(p) > 0 for p in (base.l2, base.l1))
-    return Problem(source.rows, base.l2, base.l1, base.model, penalised, None)
+    return replace(source.problem(base.l2), l1=base.l1, penalised=penalised)
 
 
 def _resampled(

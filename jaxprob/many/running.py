@@ -28,7 +28,7 @@ class LanesSource(NamedTuple):
     def lane(self, i: int) -> Source:
         """What one of them was made from."""
         problem = self.lanes.problem(i)
-        return Source(problem.model, *problem.data)
+        return Source(problem.model, *problem.data, problem.centre)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -123,8 +123,7 @@ def _fit(
         l2=each("l2"),
         l1=each("l1"),
         trace=None,
-        kept_information=None,
-        kept_null=None,
+        kept=None,
         model=problem.model,
         feature_names=feature_names,
         firth=problem.firth,

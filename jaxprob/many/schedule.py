@@ -14,7 +14,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxprob.many import lanes as programs
 from jaxprob.many.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
 from jaxprob.models.base import Status, num_classes
-from jaxprob.report import flat_params
 from jaxprob.solvers.driver import Solver
 
 _ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
@@ -190,7 +189,7 @@ class Run:
         if self.found is None:
             return np.zeros((len(lanes), 0)), np.zeros(len(lanes), bool)
         good = self.is_done[lanes] & (self.found.status[lanes] == Status.CONVERGED)
-        return flat_params(jax.tree.map(lambda a: a[lanes], self.found.params)), good
+        return self.found.theta[lanes], good
 
     def go(self, lanes: np.ndarray) -> Iterator[int]:
         """Run some lanes to their end; the number of lanes done so far, after each call."""

@@ -180,7 +180,7 @@ class Certificates(NamedTuple):
     """What a model can prove about a fit; each takes the problem that the solver sees."""
 
     bound: Callable[..., Array]
-    """(problem, point, step, solve) -> (): a bound on f - f*, from a Newton step."""
+    """(problem, point, step, factor) -> (): a bound on f - f*, from a Newton step."""
     chord_bound: Callable[..., Array]
     """(problem, theta, value, grad, moved, factor) -> (): the same, from an older Hessian."""
     separation: Callable[..., tuple[Array, Array]]
@@ -191,6 +191,8 @@ class Certificates(NamedTuple):
     """(step, problem) -> (): the Hessian changes by at most e to this along the step."""
     least_mass: Callable[..., Array]
     """(theta, problem) -> (): the smallest weight times probability of any outcome."""
+    noise: Callable[..., Array]
+    """(problem, theta, value, factor) -> (), nats: what rounding can hide from other bounds."""
 
 
 class Model(NamedTuple):
@@ -250,6 +252,9 @@ class Model(NamedTuple):
     """Whether it is a density of x and y together: then there is no model without features."""
     reasons: tuple[tuple[Status, str], ...] = ()
     """What a status means for this model, where the general words say too little."""
+    recentred: Callable[[Any, Array], Any] | None = None
+    """(params, shift (d,)) -> the parameters that features x - shift have in place of x, for a
+    model that a shift of its features only reparametrises, linearly."""
 
 
 def num_classes(model: Model) -> int | None:

@@ -19,9 +19,22 @@ positive solution of Aᵀα = 0 (Stiemke's alternative to separation).
 point, times e^(-ρ) where no logit of those rows moved by more than ρ (p_k/p_k' ≤ e^ρ). And
 |e_ik| ≤ √(δᵀHδ / (c_i p_ik)).
 
+**What rounding hides.** These bounds are computed from logits z + ε, with errors ε of about
+u √d Σ_j |x_ij w_j|, u the rounding of one number; so what has the gradient g is off by
+δg = Xᵀ (c p ε) and by the rounding e of sums over examples. The distance to the optimum is then
+at most (√gap + √η)² with, to first order,
+
+    η = ½ δgᵀ H⁻¹ δg + ½ eᵀ H⁻¹ e,        δgᵀ H⁻¹ δg ≤ Σ_i c_i Var_p(ε_i)
+
+The last because δg is a combination of the columns of √(c p) X, of which H is the Gram matrix: how
+badly these are conditioned does not matter. And Var_p(ε) ≤ (2 max |ε|)² (1 - p_y). Of the computed
+curvature only what rounding leaves is relied on, see `jaxprob.numerics.linalg.Factor.beyond`.
+
 How a direction of separation is found is in `jaxprob.models.separation`.
 
-Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5.
+Source: Boyd and Vandenberghe, Convex Optimization, 2004, section 5.5; Higham and Mary, A new
+approach to probabilistic rounding error analysis, SIAM Journal on Scientific Computing 41, 2019
+(errors of inner products grow as √d).
 """
 
 from collections.abc import Callable
@@ -38,6 +51,7 @@ from jaxprob.models.linear import pull_back, spread
 from jaxprob.models.separation import separation
 from jaxprob.numerics import categorical_log_prob, softmax
 from jaxprob.numerics.control import only_if
+from jaxprob.numerics.linalg import Factor, Inverse
 from jaxprob.numerics.products import matmul, vdot
 
 KL_HALF = 0.6137056388801095  # ((1 + e) log(1 + e) - e) / e² at e = -1/2, its most on |e| <= 1/2
@@ -60,6 +74,7 @@ def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
         absent=Bind(absent),
         logit_range=Bind(logit_range),
         least_mass=Bind(least_mass, logits=logits),
+        noise=Bind(noise),
     )
 
 
@@ -67,7 +82,7 @@ def bound(
     problem: Any,
     at: Point,
     step: Array,
-    solve: Callable[[Array], Array],
+    factor: Factor,
     *,
     logits: Callable[..., Array],
     first: int,
@@ -80,12 +95,12 @@ def bound(
         problem: a `jaxprob.solvers.Problem`.
         at: where to look.
         step: (p,) the Newton step there; with l1, the proximal one.
-        solve: v -> H⁻¹ v.
+        factor: of the Hessian there.
         logits: (params, x, offset) -> (n, K).
         first: the column of the logits that belongs to the first row of the weights.
 
     Returns:
-        (), nats.
+        (), nats; for a Hessian without rounding, see `Factor.beyond`.
     """
     data = problem.data
 
@@ -102,13 +117,14 @@ def bound(
         moved = _farthest(problem, step)
         near = _near_gap(problem, at, step, moved)
         gap = only_if(at.wanted & ~(moved <= -_LEAST_E), exact, near, at.theta, step)
+    reach, hidden_gap = _hidden(problem, at.theta, at.value, factor)
+    gap = _with_noise(gap, hidden_gap)
     if problem.penalised:
         return gap
-    reach = _most_hidden(problem, at.theta, at.value, solve)
 
     def closer(theta: Array) -> Array:
         sizes = _rounding(problem, problem.unravel(theta), probabilities(theta))
-        return jnp.max(jax.vmap(partial(_farthest, problem))(_probes(solve, sizes)))
+        return jnp.max(jax.vmap(partial(_farthest, problem))(_probes(factor, sizes)))
 
     hidden = at.wanted & jnp.isfinite(gap) & ~(reach < _MOST_NOISE)
     exists = only_if(hidden, closer, reach, at.theta) < _MOST_NOISE  # see `_rounding`
@@ -143,17 +159,37 @@ def chord_bound(
     Returns:
         (), nats; infinite where this proves nothing.
     """
-    growth = jnp.exp(_farthest(problem, moved) + apart)
+    growth = factor.beyond(jnp.exp(_farthest(problem, moved) + apart))
     squares = vdot(grad, factor.solve(grad))
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     most = _of_columns(problem.unravel(theta), columns, jnp.ones((), theta.dtype))
     lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * jnp.sum(factor.inverse**2))
     spread = growth * lengths * jnp.sqrt(jnp.maximum(squares, 0.0))
     sound = (spread <= -_LEAST_E) & factor.untouched() & ~factor.singular()
+    reach, hidden_gap = _hidden(problem, theta, value, factor)
     if not problem.penalised:
-        exists = growth * _most_hidden(problem, theta, value, factor.solve) < _MOST_NOISE
-        sound &= exists | problem.shrunk()
-    return jnp.where(sound, _kappa(spread) * growth * squares, jnp.inf)
+        sound &= (growth * reach < _MOST_NOISE) | problem.shrunk()
+    gap = _with_noise(_kappa(spread) * growth * squares, growth * hidden_gap)
+    return jnp.where(sound, gap, jnp.inf)
+
+
+def noise(problem: Any, theta: Array, value: Array, factor: Factor | Inverse) -> Array:
+    """What rounding can hide: η of the module's docstring.
+
+    Args:
+        problem: a `jaxprob.solvers.Problem`.
+        theta: (p,) where to look.
+        value: () the objective there.
+        factor: of a Hessian near there.
+
+    Returns:
+        (), nats.
+    """
+    return _hidden(problem, theta, value, factor)[1]
+
+
+def _with_noise(gap: Array, hidden: Array) -> Array:
+    return (jnp.sqrt(gap) + jnp.sqrt(hidden)) ** 2
 
 
 def _kappa(spread: Array) -> Array:
@@ -164,18 +200,34 @@ def _kappa(spread: Array) -> Array:
     return 1 / 2 + (2 * KL_HALF - 1) * spread
 
 
-def _probes(solve: Callable[[Array], Array], sizes: Array) -> Array:
+def _probes(factor: Factor | Inverse, sizes: Array) -> Array:
     """(_PROBES, p) what rounding errors of such sizes become in H⁻¹ g, with random signs."""
+    return jax.vmap(factor.solve)(_signs(sizes))
+
+
+def _signs(sizes: Array) -> Array:
+    """(_PROBES, p) numbers of such sizes, with random signs."""
     signs = jax.random.rademacher(jax.random.key(0), (_PROBES, len(sizes)), sizes.dtype)
-    return jax.vmap(solve)(signs * sizes[None, :])
+    return signs * sizes[None, :]
 
 
-def _most_hidden(
-    problem: Any, theta: Array, value: Array, solve: Callable[[Array], Array]
-) -> Array:
-    """An upper bound of how far rounding, pushed through H⁻¹, could move a logit."""
-    probes = _probes(solve, _most_rounding(problem, theta, value))
-    return jnp.max(jax.vmap(partial(_most_spread, problem))(probes))
+def _hidden(
+    problem: Any, theta: Array, value: Array, factor: Factor | Inverse
+) -> tuple[Array, Array]:
+    """How far rounding, pushed through H⁻¹, could move a logit, and what it can hide (nats).
+
+    Both are upper bounds, for which the largest features are enough.
+    """
+    params, eps = problem.unravel(theta), jnp.finfo(theta.dtype).eps
+    columns = jnp.max(jnp.abs(problem.data.x), axis=0)
+    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
+    logit = vdot(columns, heaviest)
+    sums = _of_columns(params, 4 * eps * value * columns, 4 * eps * value)
+    pushed = _probes(factor, sums)
+    reach = (1 + logit) * jnp.max(jax.vmap(partial(_most_spread, problem))(pushed))
+    of_sums = jnp.max(jax.vmap(vdot)(pushed, _signs(sums)))
+    of_logits = 4 * value * (eps * len(columns) ** 0.5 * logit) ** 2
+    return reach, (jnp.maximum(of_sums, 0.0) + of_logits) / 2
 
 
 def _farthest(problem: Any, step: Array) -> Array:
@@ -299,15 +351,6 @@ def _rounding(problem: Any, params: Any, p: Array) -> Array:
     logit = jnp.sum(jnp.abs(data.x) * heaviest[None, :], axis=1)
     size = 4 * eps * c * residual * (1 + logit)
     return _of_columns(params, jnp.sum(jnp.abs(data.x) * size[:, None], axis=0), jnp.sum(size))
-
-
-def _most_rounding(problem: Any, theta: Array, value: Array) -> Array:
-    """(p,) an upper bound of `_rounding`, from 1 - p_y <= -log p_y and the largest features."""
-    params, eps = problem.unravel(theta), jnp.finfo(theta.dtype).eps
-    columns = jnp.max(jnp.abs(problem.data.x), axis=0)
-    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
-    size = 4 * eps * value * (1 + vdot(columns, heaviest))
-    return _of_columns(params, size * columns, size)
 
 
 def _most_spread(problem: Any, step: Array) -> Array:

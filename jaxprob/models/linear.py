@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.numerics import gram, matvec, rmatvec
+from jaxprob.numerics import compensated_matvec, gram, matvec, rmatvec
 
 
 def penalised(params: Any) -> Any:
@@ -17,6 +17,22 @@ def penalised(params: Any) -> Any:
         weights=jnp.ones(params.weights.shape, bool),
         bias=None if params.bias is None else jnp.zeros(params.bias.shape, bool),
     )
+
+
+def recentred(params: Any, shift: Array) -> Any:
+    """The parameters that features x - shift have in place of x: the biases take up the shift.
+
+    Args:
+        params: weights (d,) or (C, d), and biases.
+        shift: (d,).
+
+    Returns:
+        Params, each bias rounded once.
+    """
+    weights, bias = jnp.atleast_2d(params.weights), jnp.atleast_1d(params.bias)
+    rows = jnp.concatenate([weights, bias[:, None]], axis=1)
+    moved = compensated_matvec(rows, jnp.append(shift, jnp.ones((), shift.dtype)))
+    return params._replace(bias=moved.reshape(params.bias.shape))
 
 
 def assemble(x: Array, blocks: Array, num_rows: int, *, bias: bool) -> Array:

@@ -302,6 +302,7 @@ def model(*, bias: bool = True) -> Model:
         sample=Bind(sample),
         predict_log_proba=Bind(predict_log_proba),
         penalised=Bind(linear.penalised),
+        recentred=Bind(linear.recentred) if bias else None,
         certificates=certificates_of(Bind(_both_logits), first=1),
         extras=("offset",),
     )

@@ -381,6 +381,7 @@ def model(num_classes: int, *, parameterisation: str = "reference", bias: bool =
         sample=Bind(sample, **form),
         predict_log_proba=Bind(predict_log_proba, **form),
         penalised=Bind(linear.penalised),
+        recentred=Bind(linear.recentred) if bias else None,
         canonical=Bind(canonical) if parameterisation == "symmetric" else None,
         certificates=certificates_of(Bind(_logits, **form)),
         extras=("offset",),

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.numerics.logspace import two_sum
+from jaxprob.numerics.products import matmul
 
 
 def _halves(a: Array) -> tuple[Array, Array]:
@@ -22,6 +23,7 @@ def _halves(a: Array) -> tuple[Array, Array]:
     return high, a - high
 
 
+@jax.custom_jvp
 def compensated_matvec(x: Array, w: Array) -> Array:
     """The product X w, each entry as if computed in twice the precision and rounded once.
 
@@ -55,3 +57,9 @@ def compensated_matvec(x: Array, w: Array) -> Array:
         return zeros
     total, error = jax.lax.fori_loop(0, x.shape[1], add_column, (zeros, zeros))
     return total + error
+
+
+@compensated_matvec.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, w), (dx, dw) = primals, tangents  # bit masks have no derivative
+    return compensated_matvec(x, w), matmul(dx, w) + matmul(x, dw)

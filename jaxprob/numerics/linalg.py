@@ -15,6 +15,7 @@ from jaxprob.numerics.products import matmul
 _LARGE = 256  # parameters
 _THREADED = 112  # rows, from which on the linear algebra library uses threads for a factor
 _BLOCK = 16  # columns
+_MOST_ROUNDING = 0.5  # of the curvature along some direction, beyond which it says nothing
 
 
 class Factor(NamedTuple):
@@ -41,6 +42,10 @@ class Factor(NamedTuple):
         """Whether the ridge is as small as it gets."""
         return _untouched(self.scale, self.ridge)
 
+    def beyond(self, square: Array) -> Array:
+        """What vᵀH⁻¹v is at most, from vᵀ(H + ridge D)⁻¹v; infinite if that is unknown."""
+        return _beyond(square, jnp.sum(self.inverse**2), self.scale, self.ridge)
+
 
 class Inverse(NamedTuple):
     """The inverse of D^(-1/2) H D^(-1/2) + ridge, D the diagonal of H."""
@@ -66,6 +71,10 @@ class Inverse(NamedTuple):
         """Whether the ridge is as small as it gets."""
         return _untouched(self.scale, self.ridge)
 
+    def beyond(self, square: Array) -> Array:
+        """What vᵀH⁻¹v is at most, from vᵀ(H + ridge D)⁻¹v; infinite if that is unknown."""
+        return _beyond(square, jnp.trace(self.matrix), self.scale, self.ridge)
+
 
 T = TypeVar("T", Factor, Inverse)
 
@@ -76,6 +85,16 @@ def _singular(pivots: Array, ridge: Array) -> Array:
 
 def _untouched(scale: Array, ridge: Array) -> Array:
     return ridge <= 2 * _least_ridge(len(scale), scale.dtype)
+
+
+def _beyond(square: Array, largest: Array, scale: Array, ridge: Array) -> Array:
+    """From the largest eigenvalue of the inverse, or what is larger.
+
+    Sums of squares, scaled to be at most one, are off by some ε each; as a matrix, by some ε √p.
+    """
+    rounding = 4 * jnp.finfo(scale.dtype).eps * len(scale) ** 0.5
+    share = largest * (ridge + rounding)
+    return jnp.where(share < _MOST_ROUNDING, square / (1 - share), jnp.inf)
 
 
 def _least_ridge(size: int, dtype: jnp.dtype) -> Array:

@@ -70,6 +70,11 @@ class Solver(Protocol):
         ...
 
     @property
+    def recentres(self) -> bool:
+        """Whether its steps are the same, but for rounding, in features less their centre."""
+        ...
+
+    @property
     def needs_proof(self) -> bool:
         """Whether the exact Hessian should be asked where the solver's own verdict is open."""
         ...

@@ -54,6 +54,7 @@ class EM:
     max_steps: int
 
     takes_l1 = False
+    recentres = False
     takes_known = False
     takes_start = True
     needs_proof = False

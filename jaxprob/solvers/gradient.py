@@ -53,6 +53,7 @@ class Gradient:
     batch_size: int | None
     key: Array | None
 
+    recentres = False
     takes_known = False
     takes_start = True
     takes_l1 = False

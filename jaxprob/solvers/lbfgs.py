@@ -72,7 +72,7 @@ class Metric(NamedTuple):
 
     factor: Factor | Inverse  # of M
     anchor: Array  # (p,), θ₀, where it is from
-    proper: Array  # () bool, whether rounding left it as it was computed
+    excess: Array  # () by how much rounding may have made it too large; infinite if that is unknown
 
 
 class Objective(NamedTuple):
@@ -125,6 +125,7 @@ class LBFGS:
     sample_rows: int | None
     sample_dtype: str | None
 
+    recentres = True
     takes_known = False
     takes_start = True
     takes_l1 = False
@@ -142,7 +143,7 @@ class LBFGS:
     def init(self, problem: Problem, fixed: Fixed, theta: Array) -> State:
         """Nothing known yet."""
         infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
-        metric = Metric(no_inverse(theta), theta, jnp.zeros((), bool))
+        metric = Metric(no_inverse(theta), theta, infinite)
         at = unknown(theta, self.memory)
         return blank(theta, Memory(at, metric, zero, infinite, zero))
 
@@ -208,12 +209,14 @@ class LBFGS:
         count = jnp.where(hessians == 0, 1, fixed.num_parts())
         factor = invert(fixed.hess(theta.astype(sample.data.x.dtype), count))
         proper = factor.untouched() & ~factor.singular()
+        excess = factor.beyond(jnp.ones((), factor.scale.dtype))
         factor = jax.tree.map(lambda a: a.astype(theta.dtype), factor)
         factor = factor._replace(scale=factor.scale * jnp.sqrt(fixed.ratio))
         move = at.move._replace(accepted=jnp.ones((), bool))
         none = no_pairs(self.memory, theta)
         at = At(move, factor.solve(move.grad), none, jnp.full_like(at.promise, jnp.inf))
-        return at, Metric(factor, theta, proper)
+        excess = jnp.where(proper, excess, jnp.inf).astype(theta.dtype)
+        return at, Metric(factor, theta, excess)
 
     def newton_step(self, state: State) -> None:
         """None is made."""
@@ -233,7 +236,8 @@ class LBFGS:
     ) -> Evidence:
         """CONVERGED where the bound is small and its conditions are met."""
         proofs = problem.certificates
-        small = (bound <= tolerance(self.tol, at.value)) & metric.proper
+        bound = bound * metric.excess
+        small = bound <= tolerance(self.tol, at.value)
         if proofs is None:
             return with_status(evidence._replace(gap=bound), small, Status.CONVERGED)
 
@@ -242,7 +246,9 @@ class LBFGS:
             factor = jnp.exp(proofs.logit_range(moved, fixed.sample)).astype(bound.dtype)
             decrement = factor * bound / KL_HALF
             even = decrement <= proofs.least_mass(theta, problem) / 4  # every |e| <= 1/2
-            return jnp.where(even, factor * bound, jnp.inf)
+            hidden = fixed.ratio * proofs.noise(problem, theta, at.value, metric.factor)
+            whole = (jnp.sqrt(factor * bound) + jnp.sqrt(factor * hidden)) ** 2
+            return jnp.where(even, whole, jnp.inf)
 
         gap = only_if(small, proved, jnp.full_like(bound, jnp.inf), at.theta)
         close = gap <= tolerance(self.tol, at.value)

@@ -71,6 +71,7 @@ class Newton:
     tol: Array | float | None
     max_steps: int
 
+    recentres = True
     takes_known = True
     takes_start = True
     takes_l1 = False
@@ -240,16 +241,15 @@ def _verdict(
         at = at._replace(wanted=at.wanted | (decrement <= _NEAR_ENOUGH * enough))
         gap = only_if(
             at.wanted,
-            lambda at: certificates.bound(problem, at, -factor.solve(at.grad), factor.solve),
+            lambda at: certificates.bound(problem, at, -factor.solve(at.grad), factor),
             jnp.full_like(at.value, jnp.inf),
             at,
         )
-    evidence = no_verdict(at.theta)._replace(gap=gap)
+    evidence = no_verdict(at.theta)._replace(gap=factor.beyond(gap))
     overflow = ~jnp.all(jnp.isfinite(factor.lower))
     evidence = with_status(evidence, overflow, Status.NON_FINITE)
-    close = gap <= enough
-    evidence = with_status(evidence, close & factor.singular(), Status.SINGULAR)
-    return with_status(evidence, close, Status.CONVERGED)
+    evidence = with_status(evidence, (gap <= enough) & factor.singular(), Status.SINGULAR)
+    return with_status(evidence, evidence.gap <= enough, Status.CONVERGED)
 
 
 def judge(

@@ -78,7 +78,7 @@ def block_bytes(x: Any, shards: Shards | None) -> int | None:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["data", "l2", "l1", "prior_share"],
+    data_fields=["data", "l2", "l1", "prior_share", "centre"],
     meta_fields=["model", "penalised", "shards", "block_bytes", "firth"],
 )
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ class Problem:
     firth: bool = False
     prior_share: Array | None = None
     """Of the log-prior, that counts where the rows are some of all; all of it where None."""
+    centre: Array | None = None
+    """(d,) what has been subtracted from the features: vectors theta are of what is left."""
 
     @property
     def certificates(self) -> Certificates | None:
@@ -136,6 +138,28 @@ class Problem:
             parts.append(part.astype(leaf.dtype) if is_whole else part)
             start += leaf.size
         return jax.tree.unflatten(tree, parts)
+
+    def reported(self, theta: Array) -> Any:
+        """The parameters of the features as they were given."""
+        params = self.unravel(theta)
+        if self.centre is None:
+            return params
+        assert self.model.recentred is not None  # else nothing is subtracted
+        return self.model.recentred(params, -self.centre)
+
+    def centred(self, params: Any) -> Array:
+        """The vector (p,) that stands for parameters of the features as they were given."""
+        if self.centre is not None:
+            assert self.model.recentred is not None
+            params = self.model.recentred(params, self.centre)
+        return ravel_pytree(params)[0]
+
+    def back(self) -> Array | None:
+        """The matrix (p, p) of `reported`, None where nothing has been subtracted."""
+        if self.centre is None:
+            return None
+        eye = jnp.eye(self.num_params(), dtype=self.data.x.dtype)
+        return jax.vmap(lambda unit: ravel_pytree(self.reported(unit))[0], out_axes=1)(eye)
 
     def num_params(self) -> int:
         """The length p of the vector."""

@@ -59,6 +59,7 @@ class Proximal:
     tol: Array | float | None
     max_steps: int
 
+    recentres = True
     takes_known = False
     takes_start = True
     takes_l1 = True
@@ -91,9 +92,9 @@ class Proximal:
         if proofs is None:
             evidence = no_verdict(new.theta)._replace(gap=-slope)
         else:
-            solve = factorise(h).solve
+            factor = factorise(h)
             at = Point(new.theta, new.value, new.grad, h, jnp.ones((), bool))
-            gap = proofs.bound(problem, at, move, solve)
+            gap = factor.beyond(proofs.bound(problem, at, move, factor))
             evidence = no_verdict(new.theta)._replace(gap=gap)
         close = evidence.gap <= tolerance(self.tol, new.value)
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
