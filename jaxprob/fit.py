@@ -136,11 +136,11 @@ class Fit:
         And the matrix (p, p) that makes the parameters of these; None where nothing was subtracted.
         There the digits are that `information` has lost where features are far from zero.
         """
+        if self.model.choose is not None:
+            raise ValueError(f"information: {self.model.name} is chosen, and has no derivative")
         if self.kept is not None:
-            return self.kept.information, self.kept.back
+            return self.kept.information, self.kept.back  # pyright: ignore[reportReturnType]
         if "information" not in self.cache:
-            if self.model.choose is not None:
-                raise ValueError(f"information: {self.model.name} is chosen, and has no derivative")
             self.cache["information"] = _information(
                 self._source("information").problem(), self.params
             )

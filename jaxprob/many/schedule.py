@@ -189,7 +189,7 @@ class Run:
         if self.found is None:
             return np.zeros((len(lanes), 0)), np.zeros(len(lanes), bool)
         good = self.is_done[lanes] & (self.found.status[lanes] == Status.CONVERGED)
-        return self.found.theta[lanes], good
+        return np.asarray(self.found.theta)[lanes], good
 
     def go(self, lanes: np.ndarray) -> Iterator[int]:
         """Run some lanes to their end; the number of lanes done so far, after each call."""
