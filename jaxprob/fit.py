@@ -44,7 +44,7 @@ class ManySources(Protocol):
 
 
 class Source(NamedTuple):
-    """What a fit was made from, kept by reference, so that more can be asked of it later."""
+    """What a fit was made from, so that more can be asked of it later: arrays that none changes."""
 
     model: Model
     x: Array
@@ -83,8 +83,9 @@ class Fit:
         firth: whether Firth's penalty was used, static.
         feature_names: from the columns of a DataFrame, static; None where there were none.
 
-    `information` and `null_log_likelihood` are computed when first asked for, from the data,
-    which a concrete fit refers to; inside `jit` and `vmap` they are computed with the fit.
+    `information` and `null_log_likelihood` are computed when first asked for, from the data, of
+    which a concrete fit keeps a copy where they were no arrays of JAX; inside `jit` and `vmap` they
+    are computed with the fit.
     """
 
     params: Any
