@@ -18,7 +18,7 @@ from jaxprob.data import Data, check_data, check_scalar, violations
 from jaxprob.models.base import Evidence, Model, Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
-from jaxprob.numerics.passes import count
+from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import all_digits
 from jaxprob.report import Report, report
 from jaxprob.solvers.choice import Choice, choice
@@ -77,6 +77,7 @@ class Fit:
         direction: Params v along which the likelihood rises for ever, where status is SEPARATED;
             zeros otherwise.
         num_examples: () int32, of positive weight.
+        total_weight: () the sum of the weights: how many rows the examples stand for.
         l2, l1: () the penalties, None where there were none.
         trace: the course of the run, where `fit` was asked for it.
         model: the model, static.
@@ -97,6 +98,7 @@ class Fit:
     num_steps: Array
     direction: Any
     num_examples: Array
+    total_weight: Array
     l2: Array | None
     l1: Array | None
     trace: Trace | None
@@ -203,7 +205,9 @@ def fit(
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features; a JAX or NumPy array, list, or DataFrame of any library.
         y: (n,) labels 0..K-1, any integer dtype; none for a density of x alone.
-        weights: (n,) c_i ≥ 0 of the examples; one each where None.
+        weights: (n,) c_i ≥ 0 of the examples, which count as so many repeated rows, in errors and
+            criteria, too; one each where None. For probabilities or relative weights pass
+            `jaxprob.data.normalised_weights(weights)`.
         offset: added to the logits: (n,) for logistic, (n, K) for softmax regression.
         l2: () ≥ 0.
         l1: () ≥ 0; needs `solver=jaxprob.solvers.proximal()`, the default then.
@@ -313,6 +317,7 @@ class Outcome(NamedTuple):
     objective: Array
     grad_norm: Array
     num_examples: Array
+    total_weight: Array
 
 
 def _has_tracer(tree: Any) -> bool:
@@ -520,6 +525,7 @@ def _report(
         num_steps=result.num_steps,
         direction=outcome.direction,
         num_examples=outcome.num_examples,
+        total_weight=outcome.total_weight,
         l2=problem.l2,
         l1=problem.l1,
         trace=result.trace,
@@ -633,6 +639,7 @@ def outcome_of(problem: Problem, result: Result) -> Outcome:
         -result.value,
         jnp.max(jnp.abs(_conditions(problem, theta, result.grad)), initial=0.0),
         count(problem.example_weights() > 0),
+        total(problem.example_weights()),
     )
 
 

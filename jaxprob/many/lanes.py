@@ -114,6 +114,7 @@ class Found(NamedTuple):
     grad_norm: Array
     num_steps: Array
     num_examples: Array
+    total_weight: Array
 
 
 class Block(NamedTuple):
@@ -274,6 +275,7 @@ def _found(problem: Problem, result: Result) -> Found:
         made.grad_norm,
         result.num_steps,
         made.num_examples,
+        made.total_weight,
     )
 
 

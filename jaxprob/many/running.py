@@ -125,6 +125,7 @@ def _fit(
         num_steps=found.num_steps,
         direction=found.direction,
         num_examples=found.num_examples,
+        total_weight=found.total_weight,
         l2=each("l2"),
         l1=each("l1"),
         trace=None,
