@@ -7,6 +7,7 @@ from functools import partial, update_wrapper, wraps
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax.core import Tracer, eval_context
 
 from jaxprob.numerics.products import all_digits
@@ -140,8 +141,12 @@ def compiled(*static: str) -> Callable[[F], F]:
         @wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
             leaves = jax.tree.leaves((args, kwargs))
-            is_traced = any(isinstance(a, Tracer) for a in leaves)
-            return (fn if is_traced else program)(*args, **kwargs)
+            if any(isinstance(a, Tracer) for a in leaves):
+                return fn(*args, **kwargs)
+            result = program(*args, **kwargs)
+            if any(isinstance(a, np.ndarray) for a in leaves):
+                jax.block_until_ready(result)  # the program may read the caller's own memory
+            return result
 
         return call  # pyright: ignore[reportReturnType]
 

@@ -18,7 +18,7 @@ from jaxprob.data.centring import centred
 from jaxprob.models.base import Evidence, Model, Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
-from jaxprob.numerics.passes import count
+from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.report import Report, report
 from jaxprob.solvers.choice import Choice, choice
@@ -44,7 +44,7 @@ class ManySources(Protocol):
 
 
 class Source(NamedTuple):
-    """What a fit was made from, so that more can be asked of it later."""
+    """What a fit was made from, so that more can be asked of it later: arrays that none changes."""
 
     model: Model
     x: Array
@@ -91,14 +91,16 @@ class Fit:
         direction: Params v along which the likelihood rises for ever, where status is SEPARATED;
             zeros otherwise.
         num_examples: () int32, of positive weight.
+        total_weight: () the sum of the weights: how many rows the examples stand for.
         l2, l1: () the penalties, None where there were none.
         trace: the course of the run, where `fit` was asked for it.
         model: the model, static.
         firth: whether Firth's penalty was used, static.
         feature_names: from the columns of a DataFrame, static; None where there were none.
 
-    `information` and `null_log_likelihood` are computed when first asked for, from the data,
-    which a concrete fit refers to; inside `jit` and `vmap` they are computed with the fit.
+    `information` and `null_log_likelihood` are computed when first asked for, from the data, of
+    which a concrete fit keeps a copy where they were no arrays of JAX; inside `jit` and `vmap` they
+    are computed with the fit.
     """
 
     params: Any
@@ -110,6 +112,7 @@ class Fit:
     num_steps: Array
     direction: Any
     num_examples: Array
+    total_weight: Array
     l2: Array | None
     l1: Array | None
     trace: Trace | None
@@ -232,7 +235,9 @@ def fit(
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features; a JAX or NumPy array, list, or DataFrame of any library.
         y: (n,) labels 0..K-1, any integer dtype; none for a density of x alone.
-        weights: (n,) c_i ≥ 0 of the examples; one each where None.
+        weights: (n,) c_i ≥ 0 of the examples, which count as so many repeated rows, in errors and
+            criteria, too; one each where None. For probabilities or relative weights pass
+            `jaxprob.data.normalised_weights(weights)`.
         offset: added to the logits: (n,) for logistic, (n, K) for softmax regression.
         l2: () ≥ 0.
         l1: () ≥ 0; needs `solver=jaxprob.solvers.proximal()`, the default then.
@@ -361,6 +366,7 @@ class Outcome(NamedTuple):
     objective: Array
     grad_norm: Array
     num_examples: Array
+    total_weight: Array
 
 
 def _has_tracer(tree: Any) -> bool:
@@ -567,6 +573,7 @@ def _report(
         num_steps=result.num_steps,
         direction=outcome.direction,
         num_examples=outcome.num_examples,
+        total_weight=outcome.total_weight,
         l2=problem.l2,
         l1=problem.l1,
         trace=result.trace,
@@ -682,6 +689,7 @@ def outcome_of(solver: Solver, problem: Problem, result: Result) -> Outcome:
         -result.value,
         jnp.max(jnp.abs(_conditions(problem, theta, result.grad)), initial=0.0),
         count(problem.example_weights() > 0),
+        total(problem.example_weights()),
     )
 
 

@@ -12,12 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxprob.criteria import aic, bic
 from jaxprob.fit import Fit
 from jaxprob.models.base import Status
 from jaxprob.report import parameter_names
 
 _RELIABLE = (Status.CONVERGED, Status.STALLED, Status.MAX_STEPS)
 _SHOWN_DIRECTION = 3
+_ROUNDING = 1e-5  # of a sum of weights in float32
+_LITTLE = (
+    "The weights add up to {:.3g}, no more than one example. They are taken as repeated rows, so "
+    "errors are those of so little data, and there is no BIC; for probabilities or relative "
+    "weights pass jaxprob.data.normalised_weights(weights)."
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,10 +36,12 @@ class Summary:
         coefficient, standard_error, z, p_value, lower, upper: (p,) float64; NaN where there is
             none to give.
         level: of the interval from lower to upper.
-        num_examples, num_params: counts; what a symmetric softmax does not identify is not counted.
+        num_examples: of positive weight.
+        total_weight: n, the sum of their weights: how many rows they stand for.
+        num_params: k; what a symmetric softmax does not identify is not counted.
         log_likelihood, null_log_likelihood: nats; NaN where there is no model without features.
         mcfadden_r2, aic, bic: 1 - ll/null, 2k - 2 ll, k log n - 2 ll; NaN where the log-likelihood
-            of these parameters is not its maximum.
+            of these parameters is not its maximum, and BIC where n ≤ 1.
         status: a `Status`.
         evidence: the status and what proves it, in words.
         notes: what else a reader must know.
@@ -48,6 +57,7 @@ class Summary:
     upper: np.ndarray
     level: float
     num_examples: int
+    total_weight: float
     num_params: int
     log_likelihood: float
     null_log_likelihood: float
@@ -65,6 +75,8 @@ class Summary:
             ("AIC", _cell(self.aic, ".6g"), "McFadden R²", _cell(self.mcfadden_r2, ".4f")),
             ("BIC", _cell(self.bic, ".6g"), "status", self.status.name),
         ]
+        if not math.isclose(self.total_weight, self.num_examples, rel_tol=_ROUNDING):
+            facts.insert(1, ("their weight", f"{self.total_weight:,.6g}", "", ""))
         percent = f"{100 * self.level:g} %"
         head = ("", "coefficient", "std. error", "z", "p", f"{percent} from", "to")
         rows = [head] + [
@@ -88,7 +100,7 @@ class Summary:
         ]
         lines = _aligned(rows)
         rule = "─" * max(map(len, lines))
-        top = [f"{a:<12}{b:>12}    {c:<16}{d:>14}" for a, b, c, d in facts]
+        top = [f"{a:<12}{b:>12}    {c:<16}{d:>14}".rstrip() for a, b, c, d in facts]
         sentences = [f"{self.status.name}: {self.evidence}", *self.notes]
         words = [textwrap.fill(s, max(72, len(rule))) for s in sentences]
         return "\n".join([self.title, rule, *top, rule, lines[0], rule, *lines[1:], rule, *words])
@@ -139,7 +151,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     value, null = float(fit.log_likelihood), float(fit.null_log_likelihood)
     maximised = fit.model.choose is fit.model.bound is fit.model.log_density is None
     of_criteria = value if maximised else math.nan
-    n = int(fit.num_examples)
+    n = float(fit.total_weight)
     names = parameter_names(fit.params, fit.feature_names, model=fit.model)
     return Summary(
         title=f"{fit.model.name}{_penalties(fit)}",
@@ -151,16 +163,17 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
         lower=theta - reach,
         upper=theta + reach,
         level=level,
-        num_examples=n,
+        num_examples=int(fit.num_examples),
+        total_weight=n,
         num_params=count,
         log_likelihood=value,
         null_log_likelihood=null,
         mcfadden_r2=1 - value / null if null else math.nan,
-        aic=2 * count - 2 * of_criteria,
-        bic=count * math.log(n) - 2 * of_criteria if n else math.nan,
+        aic=aic(of_criteria, count),
+        bic=float(bic(of_criteria, count, n)),
         status=status,
         evidence=_evidence(fit, status, names),
-        notes=note,
+        notes=(*note, _LITTLE.format(n)) if n > 0 and math.isnan(bic(0.0, 1, n)) else note,
     )
 
 
@@ -230,7 +243,7 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         if of_prior.any():
             notes = ("Errors are those of the posterior, of likelihood and prior together.",)
     keep = _projection(fit)
-    h = h + (np.eye(size) - keep) * np.max(np.diag(h), initial=1.0)
+    h = h + (np.eye(size) - keep) * (np.max(np.diag(h), initial=0.0) or 1.0)
     scale = np.sqrt(np.where(np.diag(h) > 0, np.diag(h), 1.0))
     try:
         inverse = np.linalg.inv(h / np.outer(scale, scale)) / np.outer(scale, scale)

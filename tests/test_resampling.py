@@ -115,6 +115,40 @@ def test_the_jackknife_leaves_each_example_out(case):
     np.testing.assert_allclose(left_out.bias().weights, bias, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_examples_without_weight_are_not_there(case, scheme):
+    live = np.arange(150) % 3 > 0
+    boot = bootstrap(
+        MODEL,
+        case.x,
+        case.y,
+        jax.random.key(3),
+        num_replicates=40,
+        scheme=scheme,
+        weights=live.astype(float),
+        l2=0.5,
+    )
+    m = np.stack([boot.fits.lane(i).source.weights for i in range(40)])
+    assert not m[:, ~live].any()
+    variance = {"multinomial": 0.99, "poisson": 1.0, "bayesian": 99 / 101}[scheme]
+    error = np.sqrt(variance / 40)
+    assert np.abs(m[:, live].mean(axis=0) - 1).max() < 5 * error
+    if scheme != "poisson":
+        np.testing.assert_allclose(boot.fits.total_weight, 100, rtol=1e-12)
+    if scheme == "multinomial":
+        assert set(np.unique(m)) <= set(range(15))
+
+
+def test_the_jackknife_does_not_count_examples_without_weight(case):
+    x, y, weights = (np.concatenate([a, a[:50]]) for a in (case.x, case.y, np.ones(150)))
+    weights[150:] = 0
+    padded = jackknife(MODEL, x, y, weights=weights, l2=0.5)
+    plain = jackknife(MODEL, case.x, case.y, l2=0.5)
+    for name in ("standard_error", "bias"):
+        got, expected = (getattr(found, name)().weights for found in (padded, plain))
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9)
+
+
 def test_softmax_replicates():
     model = softmax.model(3)
     case = draw(model, 12, n=80)

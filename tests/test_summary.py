@@ -10,6 +10,7 @@ from scipy import stats
 
 import jaxprob as jp
 from jaxprob.models import logistic, softmax
+from jaxprob.models import naive_bayes as nb
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -81,6 +82,39 @@ def test_without_a_unique_maximum_there_are_no_errors():
     assert np.all(np.isnan(ours.standard_error))
     ours = jp.summary(jp.fit(logistic.model(), *table(), l1=2.0))
     assert np.all(np.isnan(ours.p_value))
+
+
+@pytest.mark.parametrize("model", [logistic.model(), nb.model(2)], ids=["logistic", "naive Bayes"])
+def test_weights_are_repeated_rows_in_every_criterion(model):
+    x, y = table()
+    times = np.random.default_rng(1).integers(0, 4, len(y))
+    index = np.repeat(np.arange(len(y)), times)
+    rows = jp.summary(jp.fit(model, x.to_numpy()[index], y[index]))
+    of_one = jp.fit(model, x.to_numpy(), y, weights=times)
+    many = jp.fit_many(model, x.to_numpy(), y, weights=np.stack([times, times + 1])).lane(0)
+    mapped = jax.vmap(lambda c: jp.fit(model, x.to_numpy(), y, weights=c))(1.0 * times[None])
+    for fit in (of_one, many, jax.tree.map(lambda a: a[0], mapped)):
+        ours = jp.summary(fit)
+        for name in ("aic", "bic", "standard_error", "p_value", "mcfadden_r2"):
+            got, expected = getattr(ours, name), getattr(rows, name)
+            np.testing.assert_allclose(got, expected, rtol=1e-6, err_msg=name)
+        assert ours.total_weight == rows.total_weight == rows.num_examples == times.sum()
+        assert ours.num_examples == (times > 0).sum()
+        assert f"their weight{times.sum():>12,}" in str(ours)
+    assert rows.bic == pytest.approx(rows.aic + rows.num_params * (np.log(times.sum()) - 2))
+    assert "their weight" not in str(rows)
+
+
+def test_weights_of_less_than_one_example_have_no_bic():
+    x, y = table()
+    c = np.random.default_rng(1).uniform(0.1, 1, len(y))
+    ours = jp.summary(jp.fit(logistic.model(), x, y, weights=c / c.sum()))
+    assert np.isnan(ours.bic)
+    assert "The weights add up to 1, no more than one example" in ours.notes[0]
+    ours = jp.summary(jp.fit(logistic.model(), x, y, weights=jp.data.normalised_weights(c)))
+    assert ours.total_weight == pytest.approx(len(y))
+    assert ours.notes == ()
+    assert "their weight" not in str(ours)
 
 
 def test_wrong_arguments():

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxprob.data import check_array, check_data, check_scalar
 from jaxprob.fit import check_firth
+from jaxprob.many.keeping import kept
 from jaxprob.many.lanes import Lanes
 from jaxprob.models.base import Model, num_classes
 from jaxprob.solvers.problem import Problem, Rows
@@ -117,7 +118,8 @@ def make_lanes(
         raise ValueError("fit_many: expected at least one lane, got 0")
     if init is not None and own["theta"].ndim == 1:
         own["theta"] = np.broadcast_to(own["theta"], (size, len(own["theta"])))
-    return Lanes(base, own, size), data.feature_names
+    own, lent = kept(own, given)
+    return Lanes(base, own, size, lent=lent), data.feature_names
 
 
 _SHAPES = {

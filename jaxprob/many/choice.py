@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
+from jaxprob.criteria import total_weight
 from jaxprob.fit import Fit, check_data_of, fit
 from jaxprob.many.path import penalties
 from jaxprob.many.validation import CrossValidation, cross_validate
@@ -157,7 +158,7 @@ def _derivative(cv: CrossValidation, data: Any) -> float:
         weights, offset = (None if a is None else a[index] for a in (data.weights, data.offset))
         one = cv.fits.lane(lane)
         slope = l2_gradient(one, data.x[index], data.y[index], weights=weights, offset=offset)
-        total = len(index) if weights is None else float(weights.sum())
+        total = float(total_weight(weights, len(index)))
         slopes.append(float(slope) * float(cv.l2) / total)
     return float(np.mean(slopes)) if slopes else np.nan
 

@@ -37,6 +37,9 @@ def fit_many(
     budget, over all local devices; those that need more steps than others are gathered and go on
     together.
 
+    What is asked of the result later is about the data that were fitted: NumPy's arrays are copied.
+    Above 1 GiB they are not, and once they have changed, `fits.lane(i)` raises a ValueError.
+
     What is wrong with one lane is its status, and leaves the others alone. Lanes that share x and y
     start from the fit of their mean, so `num_steps` are fewer than alone.
 

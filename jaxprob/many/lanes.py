@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxprob.compilation import EagerJit, eager_jit
 from jaxprob.data import violations
+from jaxprob.data.loading import to_device
 from jaxprob.fit import outcome_of, recentred
 from jaxprob.models.base import Bind, Status, num_classes
 from jaxprob.numerics.centring import centre_of
@@ -57,6 +58,8 @@ class Lanes(NamedTuple):
     """(base, extra, own of one lane) -> its parts by name; `own` as it is where None."""
     extra: Any = None
     """Arrays that `draw` needs for all lanes."""
+    lent: tuple[str, ...] = ()
+    """Which of the arrays are the caller's, who may change them."""
 
     @property
     def dtype(self) -> Any:
@@ -74,7 +77,7 @@ class Lanes(NamedTuple):
 
     def problem(self, i: int) -> Problem:
         """The problem of one lane."""
-        own = {name: jnp.asarray(self.take(name, i)) for name in self.own}
+        own = {name: _on_device(self.take(name, i)) for name in self.own}
         if self.draw is not None:
             own = self.draw(self.base, self.extra, own)
         return with_parts(self.base, own)
@@ -128,6 +131,7 @@ class Found(NamedTuple):
     grad_norm: Array
     num_steps: Array
     num_examples: Array
+    total_weight: Array
 
 
 class Block(NamedTuple):
@@ -138,6 +142,10 @@ class Block(NamedTuple):
     doubtful: Array  # () bool, whether it may be separated
     unproved: Array  # () bool, whether it ended without a proof
     found: Found
+
+
+def _on_device(a: Any) -> Array:
+    return a if isinstance(a, Array) else to_device(np.asarray(a))
 
 
 def with_parts(base: Problem, parts: Mapping[str, Any]) -> Problem:
@@ -297,6 +305,7 @@ def _found(solver: Solver, problem: Problem, result: Result) -> Found:
         made.grad_norm,
         result.num_steps,
         made.num_examples,
+        made.total_weight,
     )
 
 

@@ -137,7 +137,7 @@ def path(
             offset=offset,
         )
     else:
-        values = np.asarray(values)
+        values = np.array(values)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values: expected shape (m,), at least one, got {values.shape}")
     l2 = values * (1 - l1_ratio) if l1_ratio < 1 else None

@@ -8,6 +8,10 @@ drawn on the device, a block of lanes at a time, and never stored.
     poisson       m_i ~ Poisson(1) independently: the same for large n
     bayesian      m ~ n Dirichlet(1, ..., 1): no example is ever lost (Rubin)
 
+An example with its weight is drawn, or left out, as one. Those of weight zero are as good as not
+there: n counts the others. Rows that are observations of their own, though alike, are not a weight
+here: repeat them (`numpy.repeat`).
+
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13, 14 and 11; Rubin,
 The Bayesian bootstrap, Annals of Statistics 9, 1981.
 """
@@ -245,7 +249,9 @@ def bootstrap(
     base = fit(model, x, y, weights=weights, offset=offset, l2=l2, l1=l1, solver=solver)
     keys = np.asarray(jax.random.key_data(jax.random.split(key, num_replicates)))
     draw = Bind(_multiplied, scheme=scheme, impl=str(jax.random.key_impl(key)))
-    lanes = Lanes(_problem(base), {"key": keys}, num_replicates, draw)
+    live = _live(base)
+    extra = None if live.all() else jnp.asarray(live)
+    lanes = Lanes(_problem(base), {"key": keys}, num_replicates, draw, extra)
     fits = _resampled(base, lanes, solver, memory_budget, progress)
     return Bootstrap(base, fits, scheme)
 
@@ -278,7 +284,22 @@ def _resampled(
     )
 
 
-def multiplicities(key: Array, n: int, *, scheme: str = "multinomial", dtype: Any = None) -> Array:
+def _live(base: Fit) -> np.ndarray:
+    """(n,) bool: the examples of positive weight."""
+    source: Any = base.source
+    if source.weights is None:
+        return np.ones(source.x.shape[0], bool)
+    return np.asarray(source.weights) > 0
+
+
+def multiplicities(
+    key: Array,
+    n: int,
+    *,
+    scheme: str = "multinomial",
+    dtype: Any = None,
+    live: Array | None = None,
+) -> Array:
     """How often each of n examples occurs in a resample.
 
     Args:
@@ -286,6 +307,7 @@ def multiplicities(key: Array, n: int, *, scheme: str = "multinomial", dtype: An
         n: the number of examples.
         scheme: "multinomial", "poisson" or "bayesian".
         dtype: of the result; JAX's default where None.
+        live: (n,) bool, which of them there are, all where None; the others never occur.
 
     Returns:
         (n,) floating.
@@ -295,14 +317,20 @@ def multiplicities(key: Array, n: int, *, scheme: str = "multinomial", dtype: An
         5.0
     """
     dtype = jnp.result_type(float) if dtype is None else dtype
+    count = n if live is None else jnp.sum(live)
     if scheme == "multinomial":
-        drawn = jax.random.randint(key, (n,), 0, n)
-        return jnp.zeros(n, dtype).at[drawn].add(1.0, mode="promise_in_bounds")
+        drawn, once = jax.random.randint(key, (n,), 0, count), jnp.ones(n, dtype)
+        if live is not None:
+            drawn = jnp.argsort(~live)[drawn]
+            once = (jnp.arange(n) < count).astype(dtype)
+        return jnp.zeros(n, dtype).at[drawn].add(once, mode="promise_in_bounds")
     if scheme == "poisson":
         u = jax.random.uniform(key, (n,), dtype)
-        return sum((u > limit).astype(dtype) for limit in _poisson_cdf(dtype))  # pyright: ignore[reportReturnType]
+        m: Any = sum((u > limit).astype(dtype) for limit in _poisson_cdf(dtype))
+        return m if live is None else jnp.where(live, m, 0.0)
     spacing = jax.random.exponential(key, (n,), dtype)
-    return spacing * (n / jnp.sum(spacing))
+    spacing = spacing if live is None else jnp.where(live, spacing, 0.0)
+    return spacing * (count / jnp.sum(spacing))
 
 
 def _poisson_cdf(dtype: Any) -> np.ndarray:
@@ -313,12 +341,12 @@ def _poisson_cdf(dtype: Any) -> np.ndarray:
 
 
 def _multiplied(
-    base: Problem, extra: None, own: dict[str, Array], *, scheme: str, impl: str
+    base: Problem, live: Array | None, own: dict[str, Array], *, scheme: str, impl: str
 ) -> dict[str, Array]:
     """The weights of one replicate."""
     key = jax.random.wrap_key_data(own["key"], impl=impl)
     x = base.data.x
-    m = multiplicities(key, x.shape[0], scheme=scheme, dtype=x.dtype)
+    m = multiplicities(key, x.shape[0], scheme=scheme, dtype=x.dtype, live=live)
     return {"weights": m if base.data.weights is None else m * base.data.weights}
 
 
@@ -336,21 +364,23 @@ class Jackknife:
 
     def bias(self) -> Any:
         """(n - 1) (mean of the fits less the fit), as parameters; NaN unless all converged."""
-        n = len(self.fits.status)
+        n = self.fit.num_examples
         return jax.tree.map(
             lambda a, b: (n - 1) * (jnp.mean(a, axis=0) - b), self._values(), self.fit.params
         )
 
     def standard_error(self) -> Any:
         """√((n - 1) times the variance of the fits), as parameters; NaN unless all converged."""
-        n = len(self.fits.status)
+        n = self.fit.num_examples
         return jax.tree.map(lambda a: jnp.sqrt(n - 1.0) * jnp.std(a, axis=0), self._values())
 
     def _values(self) -> Any:
-        good = self.fits.status == Status.CONVERGED
+        """Of the fits without an example that counts."""
+        live = _live(self.fit)
+        good = np.asarray(self.fits.status)[live] == Status.CONVERGED
 
         def values(a: Array) -> Array:
-            return jnp.where(good.reshape(-1, *([1] * (a.ndim - 1))), a, jnp.nan)
+            return jnp.where(good.reshape(-1, *([1] * (a.ndim - 1))), a[live], jnp.nan)
 
         return jax.tree.map(values, self.fits.params)
 

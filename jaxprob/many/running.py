@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.fit import Fit, Source, check_solver, solve
+from jaxprob.many.keeping import Seal, seals
 from jaxprob.many.lanes import Found, Lanes, with_parts
 from jaxprob.many.schedule import Run, default_budget, in_blocks, in_phases, layout, smaller
 from jaxprob.models.base import Status
@@ -21,12 +22,16 @@ _WORTH_A_FIT = 32  # lanes, from which on a fit of their mean is made
 
 
 class LanesSource(NamedTuple):
-    """What many fits were made from, kept by reference: not to be changed in place."""
+    """What many fits were made from."""
 
     lanes: Lanes
+    seals: tuple[Seal, ...] = ()
+    """Of arrays of the caller's, who may have changed them."""
 
     def lane(self, i: int) -> Source:
         """What one of them was made from."""
+        for seal in self.seals:
+            seal.check(self.lanes.own[seal.name], i)
         problem = self.lanes.problem(i)
         return Source(problem.model, *problem.data, problem.centre)
 
@@ -120,6 +125,7 @@ def _fit(
         num_steps=found.num_steps,
         direction=found.direction,
         num_examples=found.num_examples,
+        total_weight=found.total_weight,
         l2=each("l2"),
         l1=each("l1"),
         trace=None,
@@ -127,7 +133,7 @@ def _fit(
         model=problem.model,
         feature_names=feature_names,
         firth=problem.firth,
-        source=LanesSource(lanes),
+        source=LanesSource(lanes, seals(lanes.own, lanes.lent)),
     )
 
 

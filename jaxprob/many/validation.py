@@ -286,6 +286,7 @@ def cross_validate(
     scores = _scores(fits, Rows(*data[:4]), fold, (m, repeats, num_folds), num_bins)
     if not several:
         scores, whole = jax.tree.map(lambda a: a[0], scores), whole.lane(0)
+    l2, l1 = (p if p is None else np.array(p)[()] for p in (l2, l1))
     return CrossValidation(fits, whole, scores, fold, l2, l1)
 
 
