@@ -58,7 +58,7 @@ class Point(NamedTuple):
     value: Array  # (), the objective
     grad: Array  # (p,), of its smooth part
     hess: Array  # (p, p), of its smooth part
-    wanted: Array | bool  # () whether it matters how tight the bound is
+    wanted: Array | bool  # () whether it matters how tight the bound is; False if it never does
 
 
 class Estimate(NamedTuple):

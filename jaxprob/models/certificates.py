@@ -43,6 +43,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
@@ -82,7 +83,7 @@ def bound(
     problem: Any,
     at: Point,
     step: Array,
-    factor: Factor,
+    factor: Factor | Inverse,
     *,
     logits: Callable[..., Array],
     first: int,
@@ -115,8 +116,9 @@ def bound(
         gap = exact(at.theta, step)
     else:
         moved = _farthest(problem, step)
-        near = _near_gap(problem, at, step, moved)
-        gap = only_if(at.wanted & ~(moved <= -_LEAST_E), exact, near, at.theta, step)
+        gap = _near_gap(problem, at, step, moved)
+        if at.wanted is not False:
+            gap = only_if(at.wanted & ~(moved <= -_LEAST_E), exact, gap, at.theta, step)
     reach, hidden_gap = _hidden(problem, at.theta, at.value, factor)
     gap = _with_noise(gap, hidden_gap)
     if problem.penalised:
@@ -126,9 +128,10 @@ def bound(
         sizes = _rounding(problem, problem.unravel(theta), probabilities(theta))
         return jnp.max(jax.vmap(partial(_farthest, problem))(_probes(factor, sizes)))
 
-    hidden = at.wanted & jnp.isfinite(gap) & ~(reach < _MOST_NOISE)
-    exists = only_if(hidden, closer, reach, at.theta) < _MOST_NOISE  # see `_rounding`
-    return jnp.where(exists | problem.shrunk(), gap, jnp.inf)
+    if at.wanted is not False:
+        hidden = at.wanted & jnp.isfinite(gap) & ~(reach < _MOST_NOISE)
+        reach = only_if(hidden, closer, reach, at.theta)  # see `_rounding`
+    return jnp.where((reach < _MOST_NOISE) | problem.shrunk(), gap, jnp.inf)
 
 
 def chord_bound(
@@ -207,8 +210,8 @@ def _probes(factor: Factor | Inverse, sizes: Array) -> Array:
 
 def _signs(sizes: Array) -> Array:
     """(_PROBES, p) numbers of such sizes, with random signs."""
-    signs = jax.random.rademacher(jax.random.key(0), (_PROBES, len(sizes)), sizes.dtype)
-    return signs * sizes[None, :]
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), (_PROBES, len(sizes)))
+    return jnp.asarray(signs, sizes.dtype) * sizes[None, :]
 
 
 def _hidden(

@@ -326,6 +326,25 @@ def invert(h: Array) -> "Inverse | Factor":
     return _regularised(h, attempt, Inverse(eye, jnp.nan * one, one, jnp.zeros((), h.dtype)))
 
 
+def plain_inverse(h: Array) -> Inverse:
+    """The inverse of a positive definite Hessian without a ridge: a small program.
+
+    Args:
+        h: (p, p), symmetric.
+
+    Returns:
+        An Inverse, full of NaN where h is not positive definite.
+
+    Example:
+        >>> plain_inverse(jnp.array([[4.0, 0.0], [0.0, 2.0]])).solve(jnp.ones(2)).tolist()
+        [0.25, 0.5]
+    """
+    diagonal = _diagonal(h)
+    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, jnp.nan))
+    scaled = h / (scale[:, None] * scale[None, :])
+    return Inverse(*_gauss_jordan(scaled), scale, jnp.zeros((), h.dtype))
+
+
 def _gauss_jordan(a: Array) -> tuple[Array, Array]:
     """The inverse of a positive definite matrix, in its place, and its pivots; else NaN."""
     index = jnp.arange(len(a))

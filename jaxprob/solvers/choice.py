@@ -25,6 +25,7 @@ class Choice:
     max_steps = 0
     takes_l1 = False
     recentres = False
+    sums = False
     takes_known = False
     takes_start = False
     needs_proof = False

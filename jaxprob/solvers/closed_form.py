@@ -28,6 +28,7 @@ class ClosedForm:
     max_steps = 0
     takes_l1 = False
     recentres = False
+    sums = True
     takes_known = False
     takes_start = False
     needs_proof = False

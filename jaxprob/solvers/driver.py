@@ -75,6 +75,11 @@ class Solver(Protocol):
         ...
 
     @property
+    def sums(self) -> bool:
+        """Whether it sees the examples through weighted sums, where those without weight vanish."""
+        ...
+
+    @property
     def needs_proof(self) -> bool:
         """Whether the exact Hessian should be asked where the solver's own verdict is open."""
         ...

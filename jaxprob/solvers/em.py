@@ -55,6 +55,7 @@ class EM:
 
     takes_l1 = False
     recentres = False
+    sums = False
     takes_known = False
     takes_start = True
     needs_proof = False

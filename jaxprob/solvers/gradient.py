@@ -54,6 +54,7 @@ class Gradient:
     key: Array | None
 
     recentres = False
+    sums = False
     takes_known = False
     takes_start = True
     takes_l1 = False

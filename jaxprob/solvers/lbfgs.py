@@ -126,6 +126,7 @@ class LBFGS:
     sample_dtype: str | None
 
     recentres = True
+    sums = True
     takes_known = False
     takes_start = True
     takes_l1 = False

@@ -72,6 +72,7 @@ class Newton:
     max_steps: int
 
     recentres = True
+    sums = True
     takes_known = True
     takes_start = True
     takes_l1 = False

@@ -60,6 +60,7 @@ class Proximal:
     max_steps: int
 
     recentres = True
+    sums = True
     takes_known = False
     takes_start = True
     takes_l1 = True

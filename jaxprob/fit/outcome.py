@@ -1,0 +1,106 @@
+"""What is reported of a run, in the parameters of the features as they were given."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxprob.fit.result import Fit, Kept, Source
+from jaxprob.models.base import Status
+from jaxprob.numerics.passes import count, total
+from jaxprob.solvers.driver import Result, Solver, slack, tolerance
+from jaxprob.solvers.problem import Problem
+
+
+class Outcome(NamedTuple):
+    """What a compiled run hands back."""
+
+    result: Result
+    params: Any
+    direction: Any
+    log_likelihood: Array
+    objective: Array
+    grad_norm: Array
+    num_examples: Array
+    total_weight: Array
+
+
+def outcome_of(solver: Solver, problem: Problem, result: Result) -> Outcome:
+    """What is reported of a run."""
+    params, result = _rounded(solver, problem, result)
+    theta = result.theta
+    by_bound = problem.model.bound is not None
+    return Outcome(
+        result,
+        params,
+        problem.reported(result.evidence.direction),
+        problem.log_likelihood(theta) if by_bound else problem.penalties(theta) - result.value,
+        -result.value,
+        jnp.max(jnp.abs(conditions(problem, theta, result.grad)), initial=0.0),
+        count(problem.example_weights() > 0),
+        total(problem.example_weights()),
+    )
+
+
+def _rounded(solver: Solver, problem: Problem, result: Result) -> tuple[Any, Result]:
+    """The parameters of the features as given, and the result there: rounding has moved them.
+
+    By δ at most, every logit: where the slope is zero the objective has then grown by 2 δ² times
+    the log-loss at most, since the variance of what moves logits is at most (2 δ)² (1 - p_y), and
+    1 - p_y ≤ -log p_y. Where that is much, the difference of the values says it better.
+    """
+    params = problem.reported(result.theta)
+    if problem.centre is None:
+        return params, result
+    theta = problem.centred(params)
+    moved = jnp.max(jnp.abs(theta - result.theta), initial=0.0)
+    value, grad = problem.value_and_grad(theta)
+    evidence = result.evidence
+    value = value + problem.penalty(theta)
+    gap = (jnp.sqrt(evidence.gap) + moved * jnp.sqrt(2 * jnp.abs(value))) ** 2
+    grown = jnp.maximum(value - result.value, 0.0) + slack(value)
+    gap = jnp.minimum(gap, evidence.gap + grown)
+    enough = tolerance(getattr(solver, "tol", None), value)
+    lost = (evidence.status == Status.CONVERGED) & ~(gap <= enough)
+    status = jnp.where(lost, jnp.int32(Status.STALLED), evidence.status)
+    evidence = evidence._replace(gap=gap, status=status)
+    return params, result._replace(theta=theta, value=value, grad=grad, evidence=evidence)
+
+
+def conditions(problem: Problem, theta: Array, grad: Array) -> Array:
+    """(p,) zero at the optimum: the gradient, or with l1 the least of its subgradients' steps."""
+    if problem.l1 is None:
+        return grad
+    moved = theta - grad
+    return theta - jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - problem.shrinkage(), 0.0)
+
+
+def report_of(
+    problem: Problem,
+    outcome: Outcome,
+    feature_names: tuple[str, ...] | None,
+    source: Source | None,
+    kept: Kept | None = None,
+) -> Fit:
+    """The Fit that says what was found."""
+    result = outcome.result
+    return Fit(
+        params=outcome.params,
+        status=result.evidence.status,
+        log_likelihood=outcome.log_likelihood,
+        objective=outcome.objective,
+        gap=result.evidence.gap,
+        grad_norm=outcome.grad_norm,
+        num_steps=result.num_steps,
+        direction=outcome.direction,
+        num_examples=outcome.num_examples,
+        total_weight=outcome.total_weight,
+        l2=problem.l2,
+        l1=problem.l1,
+        trace=result.trace,
+        kept=kept,
+        model=problem.model,
+        feature_names=feature_names,
+        firth=problem.firth,
+        source=source,
+    )

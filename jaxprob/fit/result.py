@@ -1,0 +1,238 @@
+"""What a fit found: parameters, their status, and the evidence for it."""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import xlogy
+
+from jaxprob.models.base import Model
+from jaxprob.numerics import linalg
+from jaxprob.numerics.products import all_digits, matmul
+from jaxprob.report import Report, report
+from jaxprob.solvers.driver import Trace, run
+from jaxprob.solvers.hosted import newton_from_host, suits
+from jaxprob.solvers.newton import newton
+from jaxprob.solvers.problem import Problem, Rows
+
+
+class ManySources(Protocol):
+    """What many fits were made from."""
+
+    def lane(self, i: int) -> "Source":
+        """What one of them was made from."""
+        ...
+
+
+class Source(NamedTuple):
+    """What a fit was made from, so that more can be asked of it later: arrays that none changes."""
+
+    model: Model
+    x: Array
+    y: Array | None
+    weights: Array | None
+    offset: Array | None
+    centre: Array | None = None
+    """(d,) what has been subtracted from x."""
+    shared: Problem | None = None
+    """The problem with rows for which there are programs, where there is one."""
+
+    @property
+    def rows(self) -> Rows:
+        """The data."""
+        return Rows(*self[1:5])
+
+    def problem(self, l2: Array | None = None) -> Problem:
+        """What the data make, without penalties but perhaps l2."""
+        return Problem(self.rows, l2, None, self.model, False, None, centre=self.centre)
+
+    def bare(self) -> Problem:
+        """The same without penalties, of any number of rows, for what adds up over them."""
+        rows = self.rows if self.shared is None else self.shared.data
+        return Problem(rows, None, None, self.model, False, None, centre=self.centre)
+
+
+class Kept(NamedTuple):
+    """What is computed with a fit inside of `jit` and `vmap`, where the data are gone later."""
+
+    information: Array | None  # (p, p), of features less their centre; None for choices
+    back: Array | None  # (p, p), from parameters of these to those of the features
+    null_log_likelihood: Array  # ()
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model: parameters, and the evidence that they are right. Arrays are leaves.
+
+    Attributes:
+        params: the model's parameters; those at which the run ended, whatever the status.
+        status: () int32, a `Status`.
+        log_likelihood: () nats, without penalties.
+        objective: () nats, what was maximised: the log-likelihood, or the evidence lower bound of
+            models that have one, less penalties and with the logarithm of the prior.
+        gap: () nats, a proved bound on the distance to the optimal penalised log-likelihood;
+            infinite where nothing is proved.
+        grad_norm: () largest entry of the gradient of the objective; with l1, of what a proximal
+            gradient step changes. NaN for models without a gradient.
+        num_steps: () int32.
+        direction: Params v along which the likelihood rises for ever, where status is SEPARATED;
+            zeros otherwise.
+        num_examples: () int32, of positive weight.
+        total_weight: () the sum of the weights: how many rows the examples stand for.
+        l2, l1: () the penalties, None where there were none.
+        trace: the course of the run, where `fit` was asked for it.
+        model: the model, static.
+        firth: whether Firth's penalty was used, static.
+        feature_names: from the columns of a DataFrame, static; None where there were none.
+
+    `information` and `null_log_likelihood` are computed when first asked for, from the data, of
+    which a concrete fit keeps a copy where they were no arrays of JAX; inside `jit` and `vmap` they
+    are computed with the fit.
+    """
+
+    params: Any
+    status: Array
+    log_likelihood: Array
+    objective: Array
+    gap: Array
+    grad_norm: Array
+    num_steps: Array
+    direction: Any
+    num_examples: Array
+    total_weight: Array
+    l2: Array | None
+    l1: Array | None
+    trace: Trace | None
+    kept: Kept | None
+    model: Model = field(repr=False)
+    feature_names: tuple[str, ...] | None = None
+    firth: bool = False
+    source: Source | ManySources | None = field(default=None, repr=False, compare=False)
+    cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def information(self) -> Array:
+        """Minus the Hessian of the log-likelihood at the parameters (equations 1.10, 2.11)."""
+        matrix, back = self.centred_information
+        if back is None:
+            return matrix
+        there = linalg.solve(back, jnp.eye(len(back), dtype=back.dtype))
+        return matmul(there.T, matmul(matrix, there))
+
+    @property
+    def centred_information(self) -> tuple[Array, Array | None]:
+        """Minus the Hessian (p, p) in parameters of features less their centre.
+
+        And the matrix (p, p) that makes the parameters of these; None where nothing was subtracted.
+        There the digits are that `information` has lost where features are far from zero.
+        """
+        if self.model.choose is not None:
+            raise ValueError(f"information: {self.model.name} is chosen, and has no derivative")
+        if self.kept is not None:
+            return self.kept.information, self.kept.back  # pyright: ignore[reportReturnType]
+        if "information" not in self.cache:
+            problem = self._source("information").bare()
+            self.cache["information"] = _information(problem, self.params)
+        return self.cache["information"]
+
+    @property
+    def null_log_likelihood(self) -> Array:
+        """The log-likelihood () of the same model without its features, nats.
+
+        NaN for a density of the features, joint or alone.
+        """
+        if self.kept is not None:
+            return self.kept.null_log_likelihood
+        if "null" not in self.cache:
+            self.cache["null"] = _null(self._source("null_log_likelihood").bare())
+        return self.cache["null"]
+
+    def _source(self, name: str) -> Source:
+        if self.source is None:
+            raise ValueError(
+                f"{name}: this Fit has passed through a JAX transformation after it was made, and "
+                "no longer refers to its data; ask for it before, or in the transformed function"
+            )
+        if not isinstance(self.source, Source):
+            raise ValueError(f"{name}: expected one fit, got many; ask for fits.lane(i).{name}")
+        return self.source
+
+    def lane(self, i: int) -> "Fit":
+        """One of many fits.
+
+        Args:
+            i: which.
+        """
+        if jnp.ndim(self.status) != 1:
+            raise ValueError(f"lane: expected many fits, got shape {jnp.shape(self.status)}")
+        if not -len(self.status) <= i < len(self.status):
+            raise IndexError(f"lane: expected one of {len(self.status)} fits, got {i}")
+        one = jax.tree.map(lambda a: a[i], self)
+        many = self.source
+        source = None if many is None or isinstance(many, Source) else many.lane(i)
+        return replace(one, source=source)
+
+    def report(self) -> Report:
+        """How many fits ended how, and why some did not converge; print it."""
+        return report(self)
+
+    def tree_flatten(self) -> tuple[tuple, tuple]:
+        """Arrays as leaves; the reference to the data is dropped."""
+        return tuple(getattr(self, n) for n in _LEAVES), tuple(getattr(self, n) for n in _STATIC)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple, leaves: tuple) -> "Fit":
+        """The inverse of `tree_flatten`."""
+        return cls(*leaves, *static)
+
+
+_STATIC = ("model", "feature_names", "firth")
+
+
+_LEAVES = tuple(f.name for f in fields(Fit) if f.name not in (*_STATIC, "source", "cache"))
+
+
+@jax.jit
+def _information(problem: Problem, params: Any) -> tuple[Array, Array | None]:
+    with all_digits():
+        return problem.information(problem.centred(params)), problem.back()
+
+
+def _null(problem: Problem) -> Array:
+    """The log-likelihood () of the same model without its features, of concrete arrays."""
+    model = problem.model
+    if model.joint or model.labels is None or model.choose is not None:
+        return null_of(problem)
+    bare = replace(
+        problem,
+        data=problem.data._replace(x=problem.data.x[:, :0]),
+        model=model._replace(certificates=None),
+        centre=None,
+    )
+    zeros = np.zeros(bare.num_params(), problem.data.x.dtype)
+    found = newton_from_host(newton(), bare, zeros) if suits(newton(), bare) else None
+    return null_of(problem) if found is None else jax.device_put(found.log_likelihood)
+
+
+@jax.jit
+def null_of(problem: Problem) -> Array:
+    """The log-likelihood () of the same model without its features."""
+    model, rows = problem.model, problem.data
+    if model.joint or model.labels is None:
+        return jnp.full((), jnp.nan, rows.x.dtype)
+    if model.choose is not None:  # what its examples say of the labels alone
+        c = problem.example_weights()
+        counts = jnp.zeros(model.labels.num_classes, c.dtype).at[rows.y].add(c)
+        return jnp.sum(xlogy(counts, counts / jnp.sum(counts)))
+    bare, rows = model._replace(certificates=None), rows._replace(x=rows.x[:, :0])
+    # Held fixed, the optimum leaves the derivative right: that of the likelihood vanishes there.
+    fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)
+    theta = jnp.zeros(fixed.num_params(), rows.x.dtype)
+    if len(theta):
+        theta = jax.lax.stop_gradient(run(newton(), fixed, theta).theta)
+    params = fixed.unravel(theta)
+    return model.log_likelihood(params, *rows.examples, rows.weights, **rows.extras)

@@ -1,0 +1,1 @@
+"""What runs where: programs, their sizes, and how long they are kept."""
