@@ -179,8 +179,9 @@ def _rebuild(fn: Callable[..., Any], settings: dict[str, Any]) -> Bind:
 class Certificates(NamedTuple):
     """What a model can prove about a fit; each takes the problem that the solver sees."""
 
-    bound: Callable[..., Array]
-    """(problem, point, step, factor) -> (): a bound on f - f*, from a Newton step."""
+    bound: Callable[..., tuple[Array, Array]]
+    """(problem, point, step, factor) -> a bound on f - f*, from a Newton step, and what rounding
+    can hide from it; () nats each."""
     chord_bound: Callable[..., Array]
     """(problem, theta, value, grad, moved, factor) -> (): the same, from an older Hessian."""
     separation: Callable[..., tuple[Array, Array]]

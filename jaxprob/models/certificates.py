@@ -75,7 +75,7 @@ def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
         absent=Bind(absent),
         logit_range=Bind(logit_range),
         least_mass=Bind(least_mass, logits=logits),
-        noise=Bind(noise),
+        noise=Bind(noise_of),
     )
 
 
@@ -87,7 +87,7 @@ def bound(
     *,
     logits: Callable[..., Array],
     first: int,
-) -> Array:
+) -> tuple[Array, Array]:
     """A bound on the distance to the optimum, infinite where none is proved to exist.
 
     What can be had without another look at each probability is tried first.
@@ -101,7 +101,7 @@ def bound(
         first: the column of the logits that belongs to the first row of the weights.
 
     Returns:
-        (), nats; for a Hessian without rounding, see `Factor.beyond`.
+        The bound and what rounding can hide, () nats each, which `together` puts together.
     """
     data = problem.data
 
@@ -119,10 +119,9 @@ def bound(
         gap = _near_gap(problem, at, step, moved)
         if at.wanted is not False:
             gap = only_if(at.wanted & ~(moved <= -_LEAST_E), exact, gap, at.theta, step)
-    reach, hidden_gap = _hidden(problem, at.theta, at.value, factor)
-    gap = _with_noise(gap, hidden_gap)
+    reach, noise = _hidden(problem, at.theta, at.value, factor)
     if problem.penalised:
-        return gap
+        return gap, noise
 
     def closer(theta: Array) -> Array:
         sizes = _rounding(problem, problem.unravel(theta), probabilities(theta))
@@ -131,7 +130,7 @@ def bound(
     if at.wanted is not False:
         hidden = at.wanted & jnp.isfinite(gap) & ~(reach < _MOST_NOISE)
         reach = only_if(hidden, closer, reach, at.theta)  # see `_rounding`
-    return jnp.where((reach < _MOST_NOISE) | problem.shrunk(), gap, jnp.inf)
+    return jnp.where((reach < _MOST_NOISE) | problem.shrunk(), gap, jnp.inf), noise
 
 
 def chord_bound(
@@ -169,14 +168,14 @@ def chord_bound(
     lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * jnp.sum(factor.inverse**2))
     spread = growth * lengths * jnp.sqrt(jnp.maximum(squares, 0.0))
     sound = (spread <= -_LEAST_E) & factor.untouched() & ~factor.singular()
-    reach, hidden_gap = _hidden(problem, theta, value, factor)
+    reach, noise = _hidden(problem, theta, value, factor)
     if not problem.penalised:
         sound &= (growth * reach < _MOST_NOISE) | problem.shrunk()
-    gap = _with_noise(_kappa(spread) * growth * squares, growth * hidden_gap)
+    gap = together(_kappa(spread) * growth * squares, growth * noise)
     return jnp.where(sound, gap, jnp.inf)
 
 
-def noise(problem: Any, theta: Array, value: Array, factor: Factor | Inverse) -> Array:
+def noise_of(problem: Any, theta: Array, value: Array, factor: Factor | Inverse) -> Array:
     """What rounding can hide: η of the module's docstring.
 
     Args:
@@ -191,8 +190,17 @@ def noise(problem: Any, theta: Array, value: Array, factor: Factor | Inverse) ->
     return _hidden(problem, theta, value, factor)[1]
 
 
-def _with_noise(gap: Array, hidden: Array) -> Array:
-    return (jnp.sqrt(gap) + jnp.sqrt(hidden)) ** 2
+def together(gap: Array, noise: Array) -> Array:
+    """A bound on the distance to the optimum that holds in spite of rounding.
+
+    Args:
+        gap: () nats, as computed.
+        noise: () nats, what rounding can hide.
+
+    Returns:
+        (√gap + √noise)², () nats: both are squares of lengths in one metric.
+    """
+    return (jnp.sqrt(gap) + jnp.sqrt(noise)) ** 2
 
 
 def _kappa(spread: Array) -> Array:

@@ -16,6 +16,7 @@ from jax import Array
 
 from jaxprob.compilation import eager_jit
 from jaxprob.models.base import Evidence, Point, Status
+from jaxprob.models.certificates import together
 from jaxprob.numerics.linalg import plain_inverse
 from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import vdot
@@ -55,7 +56,8 @@ def _look(problem: Problem, theta: Array, is_start: Array) -> Look:
         gap = -vdot(grad, step) / 2  # to first order
     else:
         at = Point(theta, value, grad, hess, wanted=False)
-        gap = inverse.beyond(problem.certificates.bound(problem, at, step, inverse))
+        bound = problem.certificates.bound(problem, at, step, inverse)
+        gap = inverse.beyond(together(*bound))
     c = problem.example_weights()
     return Look(
         theta,

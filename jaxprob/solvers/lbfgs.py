@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Evidence, Status
-from jaxprob.models.certificates import KL_HALF
+from jaxprob.models.certificates import KL_HALF, together
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, Inverse, invert, no_inverse
 from jaxprob.numerics.products import vdot
@@ -248,8 +248,7 @@ class LBFGS:
             decrement = factor * bound / KL_HALF
             even = decrement <= proofs.least_mass(theta, problem) / 4  # every |e| <= 1/2
             hidden = fixed.ratio * proofs.noise(problem, theta, at.value, metric.factor)
-            whole = (jnp.sqrt(factor * bound) + jnp.sqrt(factor * hidden)) ** 2
-            return jnp.where(even, whole, jnp.inf)
+            return jnp.where(even, together(factor * bound, factor * hidden), jnp.inf)
 
         gap = only_if(small, proved, jnp.full_like(bound, jnp.inf), at.theta)
         close = gap <= tolerance(self.tol, at.value)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Evidence, Point, Status
+from jaxprob.models.certificates import together
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, factorise, no_factor
 from jaxprob.numerics.products import vdot
@@ -237,16 +238,17 @@ def _verdict(
     """What can be proved with the exact Hessian, where that may be enough or is wanted anyway."""
     certificates, enough = problem.certificates, tolerance(tol, at.value)
     if certificates is None:
-        gap = decrement  # the gap to first order, an estimate and no bound
+        gap, noise = decrement, jnp.zeros_like(decrement)  # to first order, and no bound
     else:
         at = at._replace(wanted=at.wanted | (decrement <= _NEAR_ENOUGH * enough))
-        gap = only_if(
+        infinite = jnp.full_like(at.value, jnp.inf)
+        gap, noise = only_if(
             at.wanted,
             lambda at: certificates.bound(problem, at, -factor.solve(at.grad), factor),
-            jnp.full_like(at.value, jnp.inf),
+            (infinite, infinite),
             at,
         )
-    evidence = no_verdict(at.theta)._replace(gap=factor.beyond(gap))
+    evidence = no_verdict(at.theta)._replace(gap=factor.beyond(together(gap, noise)))
     overflow = ~jnp.all(jnp.isfinite(factor.lower))
     evidence = with_status(evidence, overflow, Status.NON_FINITE)
     evidence = with_status(evidence, (gap <= enough) & factor.singular(), Status.SINGULAR)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.base import Point, Status
+from jaxprob.models.certificates import together
 from jaxprob.numerics.linalg import factorise
 from jaxprob.numerics.products import matmul, vdot
 from jaxprob.solvers.driver import (
@@ -95,7 +96,7 @@ class Proximal:
         else:
             factor = factorise(h)
             at = Point(new.theta, new.value, new.grad, h, jnp.ones((), bool))
-            gap = factor.beyond(proofs.bound(problem, at, move, factor))
+            gap = factor.beyond(together(*proofs.bound(problem, at, move, factor)))
             evidence = no_verdict(new.theta)._replace(gap=gap)
         close = evidence.gap <= tolerance(self.tol, new.value)
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
