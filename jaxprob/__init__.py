@@ -15,5 +15,6 @@ from jaxprob.many import fit_many as fit_many
 from jaxprob.models.base import Status as Status
 from jaxprob.report import Report as Report
 from jaxprob.report import report as report
+from jaxprob.runtime.programs import keep_programs as keep_programs
 from jaxprob.summary import Summary as Summary
 from jaxprob.summary import summary as summary

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer, eval_context
 
 from jaxprob.numerics.products import all_digits
+from jaxprob.runtime.programs import SHELF
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +36,7 @@ class EagerJit:
         arrays = (a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array))
         first = next(arrays, None)
         device = jax.default_backend() if first is None else next(iter(first.devices())).platform
+        SHELF.use(self)
         if device != "cpu":
             return self.optimised(*args, **kwargs)
         with _alone():
@@ -44,6 +46,12 @@ class EagerJit:
         """What the function returns, by a program that takes longer to compile and less to run."""
         with _alone():
             return self._general(*args, **kwargs)
+
+    def clear_cache(self) -> None:
+        """Forget what has been compiled."""
+        self._general.clear_cache()
+        self._quick.clear_cache()
+        self._compiled.clear()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile ahead of a call with arrays of these shapes, on the default device."""
@@ -88,6 +96,11 @@ class _Quick:
                 if not named or named[0] in without:
                     raise
                 _MISSING.add(named[0])
+
+    def clear_cache(self) -> None:
+        """Forget what has been compiled."""
+        if self._program is not None:
+            self._program.clear_cache()
 
 
 @contextmanager
