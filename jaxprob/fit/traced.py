@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxprob.models.base import Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.products import all_digits
-from jaxprob.runtime.programs import SHELF
+from jaxprob.runtime.programs import SHELF, Program
 from jaxprob.solvers.choice import Choice
 from jaxprob.solvers.driver import Result, Solver, is_unproved, run
 from jaxprob.solvers.problem import Problem
@@ -43,7 +43,7 @@ def traced_fit(
     Returns:
         A Fit; a program of its own where the caller transforms it outside of `jit`.
     """
-    SHELF.use(_program)
+    SHELF.use(cast(Program, _program))
     with all_digits():
         return _with_auto_axes(partial(_program, names=names, trace=trace), problem, theta, solver)
 
