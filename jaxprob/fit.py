@@ -69,8 +69,11 @@ class Fit:
         log_likelihood: () nats, without penalties.
         objective: () nats, what was maximised: the log-likelihood, or the evidence lower bound of
             models that have one, less penalties and with the logarithm of the prior.
-        gap: () nats, a proved bound on the distance to the optimal penalised log-likelihood;
-            infinite where nothing is proved.
+        gap: () nats, how far the objective is from its maximum; infinite where nothing is known.
+            For models with certificates (logistic and softmax regression) a proved bound, zero
+            for formulas and for searches that compared all choices. Otherwise, with latent
+            variables, Firth's penalty, densities made of the examples and models of your own
+            without certificates, it is an estimate, and about a maximum near the start.
         grad_norm: () largest entry of the gradient of the objective; with l1, of what a proximal
             gradient step changes. NaN for models without a gradient.
         num_steps: () int32.
@@ -189,7 +192,7 @@ def fit(
     init: Any = None,
     trace: bool = False,
 ) -> Fit:
-    """Fit a model by (penalised) maximum likelihood, and prove how good the fit is.
+    """Fit a model by (penalised) maximum likelihood, and find out how good the fit is.
 
     Minimises -Σ_i c_i log p(y_i|x_i) + l2/2 ‖w‖² + l1 ‖w‖₁ over the parameters, the penalties on
     those that the model calls penalised (weights, not bias). l2 is 1/C of scikit-learn. The
