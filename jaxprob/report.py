@@ -9,25 +9,12 @@ import jax
 import numpy as np
 
 from jaxprob.models.base import Model, Status
+from jaxprob.verdicts import closeness
+from jaxprob.verdicts import reason as reason_of
 
 _SHOWN = 20  # lanes
 _SHOWN_NAMES = 3
 _NOTHING = 1e4  # times ε, of the largest entry of a direction: what rounding leaves of a zero
-
-REASONS = {
-    Status.MAX_STEPS: "the steps ran out; raise the solver's max_steps",
-    Status.STALLED: "no step improves the objective beyond rounding",
-    Status.SEPARATED: "the classes can be separated, so there is no finite maximum; add l2, or "
-    "firth=True",
-    Status.SINGULAR: "the maximum is not unique: columns are linearly dependent; drop some, or add "
-    "l2",
-    Status.CLASS_ABSENT: "a class has no example of positive weight",
-    Status.NO_DATA: "all weights are zero",
-    Status.INVALID_INPUT: "labels, weights or features are out of their range",
-    Status.COLLAPSED: "a density has shrunk onto a point",
-    Status.NON_FINITE: "the objective overflowed; scale the features",
-}
-"""Why a fit did not converge, for people."""
 
 
 class Failure(NamedTuple):
@@ -48,6 +35,7 @@ class Report:
         failures: one for each lane that did not converge, with its reason.
         num_steps: (least, median, most) of the converged lanes.
         gap, grad_norm: the largest of the converged lanes.
+        closeness: what that gap says of each of them, in words.
     """
 
     num_lanes: int
@@ -56,6 +44,7 @@ class Report:
     num_steps: tuple[int, float, int]
     gap: float
     grad_norm: float
+    closeness: str
 
     def __str__(self) -> str:
         lines = [f"{self.num_lanes:,} fits"]
@@ -63,14 +52,13 @@ class Report:
         lines += [f"  {s.name:<{width}}  {count:>10,}" for s, count in self.counts.items()]
         if Status.CONVERGED in self.counts:
             least, median, most = self.num_steps
-            gap = f"gap at most {self.gap:.1e} nats" if math.isfinite(self.gap) else "gap unknown"
             slope = f", gradient at most {self.grad_norm:.1e}"
             lines.append(
-                f"converged: {least} to {most} steps, median {median:g}; {gap}"
+                f"converged: {least} to {most} steps, median {median:g}; {self.closeness}"
                 f"{'' if math.isnan(self.grad_norm) else slope}"
             )
-        for lane, status, reason in self.failures[:_SHOWN]:
-            lines.append(f"lane {lane}: {status.name}: {reason}")
+        for lane, status, why in self.failures[:_SHOWN]:
+            lines.append(f"lane {lane}: {status.name}: {why}")
         if len(self.failures) > _SHOWN:
             lines.append(f"… and {len(self.failures) - _SHOWN:,} more in .failures")
         return "\n".join(lines)
@@ -99,9 +87,8 @@ def report(fits: Any) -> Report:
     batch = np.ndim(fits.status)
     names = parameter_names(fits.params, fits.feature_names, batch=batch, model=fits.model)
     directions = flat_params(fits.direction, batch=np.ndim(fits.status))
-    words = REASONS | dict(fits.model.reasons)
     failures = tuple(
-        Failure(int(i), Status(int(status[i])), _reason(words, status[i], directions[i], names))
+        Failure(int(i), Status(int(s := status[i])), _reason(fits.model, s, directions[i], names))
         for i in np.flatnonzero(status != Status.CONVERGED)
     )
     found = Counter(int(s) for s in status)
@@ -109,23 +96,23 @@ def report(fits: Any) -> Report:
     steps = np.atleast_1d(np.asarray(fits.num_steps)).ravel()[converged]
     gaps, grads = (np.atleast_1d(a).ravel()[converged] for a in (fits.gap, fits.grad_norm))
     some = len(steps) > 0
+    gap = float(gaps.max()) if some else math.nan
     return Report(
         num_lanes=len(status),
         counts={s: found[s] for s in Status if found[s]},
         failures=failures,
         num_steps=(steps.min(), float(np.median(steps)), steps.max()) if some else (0, math.nan, 0),
-        gap=float(gaps.max()) if some else math.nan,
+        gap=gap,
         grad_norm=float(grads.max()) if some else math.nan,
+        closeness=closeness(fits.model, gap, firth=fits.firth) if some else "",
     )
 
 
-def _reason(
-    words: dict[Status, str], status: int, direction: np.ndarray, names: tuple[str, ...]
-) -> str:
-    reason = words[Status(int(status))]
+def _reason(model: Model, status: int, direction: np.ndarray, names: tuple[str, ...]) -> str:
+    words = reason_of(model, Status(int(status)))
     if status != Status.SEPARATED:
-        return reason
-    return f"{reason}; {', '.join(running_off(direction, names))}"
+        return words
+    return f"{words}; {', '.join(running_off(direction, names))}"
 
 
 def running_off(direction: np.ndarray, names: tuple[str, ...]) -> list[str]:

@@ -14,6 +14,9 @@ Without example i the optimum is approximately one Newton step away,
 which is exact to second order in what the example matters. A bootstrap replicate with weights c'
 is approximately θ + Σ_i (c'_i - c_i) dθ/dc_i.
 
+All of this is of an optimum: a fit that has none, such as a separated one, is an error that says
+so, and NaN for a lane among many.
+
 Source: Jaeckel, The infinitesimal jackknife, Bell Laboratories, 1972; Cook and Weisberg, Residuals
 and Influence in Regression, 1982; Rad and Maleki, A scalable estimate of the out-of-sample
 prediction error via approximate leave-one-out cross-validation, JRSS B 82, 2020.
@@ -32,6 +35,7 @@ from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.numerics.linalg import Factor, factorise
 from jaxprob.numerics.products import all_digits, matmul, vdot
 from jaxprob.solvers.problem import Problem, Rows
+from jaxprob.verdicts import check_optimum, has_optimum
 
 _ROWS = 256  # whose Hessians are in memory at a time
 
@@ -55,7 +59,7 @@ def influence(fit: Fit) -> Any:
         Params whose leaves have the examples as first axis; lanes before them for many fits.
 
     Raises:
-        ValueError: with l1, where the optimum has no derivative.
+        ValueError: with l1, where the optimum has no derivative, and for one fit without optimum.
 
     Example:
         >>> import jaxprob as jp
@@ -79,7 +83,7 @@ def infinitesimal_jackknife(fit: Fit) -> Array:
         (p, p) in the order of `jax.flatten_util.ravel_pytree(params)`, or (B, p, p).
 
     Raises:
-        ValueError: with l1, where the optimum has no derivative.
+        ValueError: with l1, where the optimum has no derivative, and for one fit without optimum.
 
     Example:
         >>> import jaxprob as jp
@@ -103,7 +107,7 @@ def leave_one_out(fit: Fit) -> LeaveOneOut:
         A LeaveOneOut; for many fits with the lanes in front.
 
     Raises:
-        ValueError: with l1, where the optimum has no derivative.
+        ValueError: with l1, where the optimum has no derivative, and for one fit without optimum.
 
     Example:
         >>> import jaxprob as jp
@@ -134,7 +138,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
         (), or (B,) for many fits: nats per unit of l2. Positive where more penalty is better.
 
     Raises:
-        ValueError: for a fit without l2, or with l1.
+        ValueError: for a fit without l2, or with l1, and for one that has no optimum.
 
     Example:
         >>> import jaxprob as jp
@@ -176,10 +180,17 @@ def _over_lanes(fit: Fit, fn: Callable[[Array, Problem], Any]) -> Any:
             "fit: expected one that refers to its data, got one that has passed through a JAX "
             "transformation after it was made"
         )
+    check_optimum(fit)
     if jnp.ndim(fit.status) == 0:
         return _call(fn, fit)
     lanes = [_call(fn, fit.lane(i)) for i in range(len(fit.status))]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes)
+    good = has_optimum(fit.status, fit.gap)
+
+    def together(*leaves: Array) -> Array:
+        every = jnp.stack(leaves)
+        return jnp.where(good.reshape(-1, *([1] * (every.ndim - 1))), every, jnp.nan)
+
+    return jax.tree.map(together, *lanes)
 
 
 def _call(fn: Callable[[Array, Problem], Any], fit: Fit) -> Any:

@@ -16,8 +16,8 @@ from jaxprob.criteria import aic, bic
 from jaxprob.fit import Fit
 from jaxprob.models.base import Status
 from jaxprob.report import parameter_names
+from jaxprob.verdicts import closeness, has_optimum, reason
 
-_RELIABLE = (Status.CONVERGED, Status.STALLED, Status.MAX_STEPS)
 _SHOWN_DIRECTION = 3
 _ROUNDING = 1e-5  # of a sum of weights in float32
 _LITTLE = (
@@ -149,8 +149,9 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     tail = [math.erfc(abs(v) / math.sqrt(2)) if np.isfinite(v) else math.nan for v in z]
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
     value, null = float(fit.log_likelihood), float(fit.null_log_likelihood)
+    is_maximum = has_optimum(status, float(fit.gap)) or status is Status.SINGULAR
     maximised = fit.model.choose is fit.model.bound is fit.model.log_density is None
-    of_criteria = value if maximised else math.nan
+    of_criteria = value if maximised and is_maximum else math.nan
     n = float(fit.total_weight)
     names = parameter_names(fit.params, fit.feature_names, model=fit.model)
     return Summary(
@@ -168,7 +169,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
         num_params=count,
         log_likelihood=value,
         null_log_likelihood=null,
-        mcfadden_r2=1 - value / null if null else math.nan,
+        mcfadden_r2=1 - value / null if null and is_maximum else math.nan,
         aic=aic(of_criteria, count),
         bic=float(bic(of_criteria, count, n)),
         status=status,
@@ -224,8 +225,10 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         return none, ("The parameters are those of a posterior, which says how sure it is.",)
     if _positive(fit.l1):
         return none, ("Standard errors do not exist for l1, which picks and shrinks at once.",)
-    if status not in _RELIABLE:
-        return none, ("Standard errors need a unique finite maximum.",)
+    if not has_optimum(status, float(fit.gap)):
+        return none, (
+            "Standard errors need a unique finite maximum, and a fit that has reached it.",
+        )
     (h, back), notes = fit.centred_information, ()
     h = np.asarray(h, np.float64)
     if _positive(fit.l2):
@@ -262,51 +265,19 @@ def _curvature(log_prior: Callable[[Any], Any], params: Any) -> np.ndarray:
 
 
 def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
-    gap = float(fit.gap)
-    steps = f"{int(fit.num_steps)} steps"
-    if status is Status.CONVERGED and fit.model.closed_form is not None and gap == 0:
-        return "the maximum is a formula; nothing but rounding is between it and this."
-    if status is Status.CONVERGED and fit.model.choose is not None:
-        best = "all were compared" if gap == 0 else "there may be better ones that were not tried"
-        return f"the best of the choices that the model compares; {best}."
+    gap, steps = float(fit.gap), int(fit.num_steps)
+    close = closeness(fit.model, gap, firth=fit.firth)
+    after = f", after {steps} step{'s' * (steps != 1)}" if steps else ""
     if status is Status.CONVERGED:
-        return f"{_known(fit)} within {gap:.1e} nats of {_maximum(fit)}, after {steps}."
-    own = dict(fit.model.reasons)
-    if status is Status.SEPARATED and status not in own:
+        return f"{close}{after}."
+    words = reason(fit.model, status)
+    if status is Status.SEPARATED and status not in dict(fit.model.reasons):
         v = np.asarray(ravel_pytree(fit.direction)[0], np.float64)
         largest = [i for i in np.argsort(-np.abs(v))[:_SHOWN_DIRECTION] if v[i]]
         along = ", ".join(f"{v[i]:+.2g} × {names[i]}" for i in largest)
-        return (
-            f"the classes can be separated, mostly by {along}, so the likelihood has no finite "
-            "maximum; Fit.direction proves it. Add a penalty, such as l2=1.0."
-        )
-    if status in own:
-        return own[status] + "."
-    words = {
-        Status.MAX_STEPS: f"the steps ran out after {steps}; raise the solver's max_steps.",
-        Status.STALLED: f"no step improves the objective beyond rounding, after {steps}.",
-        Status.SINGULAR: "the maximum is not unique: columns are linearly dependent. Drop some, or "
-        "add l2.",
-        Status.CLASS_ABSENT: "a class has no example of positive weight.",
-        Status.NO_DATA: "all weights are zero.",
-        Status.INVALID_INPUT: "labels, weights or features are out of their range.",
-        Status.COLLAPSED: "a density has shrunk onto a point.",
-        Status.NON_FINITE: "the objective overflowed; scale the features.",
-    }[status]
-    if status in _RELIABLE and math.isfinite(gap):
-        words += f" {_known(fit).capitalize()} within {gap:.1e} nats of {_maximum(fit)}."
-    return words
-
-
-def _is_proved(fit: Fit) -> bool:
-    return fit.model.certificates is not None and not fit.firth
-
-
-def _known(fit: Fit) -> str:
-    return "proved to be" if _is_proved(fit) else "estimated to be"
-
-
-def _maximum(fit: Fit) -> str:
-    """What the gap is about: one maximum, but for latent variables and bandwidths."""
-    one = fit.model.em is None and fit.model.log_density is None
-    return "the maximum" if one else "a maximum, which need not be the highest"
+        return f"{words}. Fit.direction proves it, mostly {along}."
+    if status in (Status.MAX_STEPS, Status.STALLED):
+        words += after
+    if status in (Status.MAX_STEPS, Status.STALLED) and math.isfinite(gap):
+        words += f". {close.capitalize()}"
+    return words + "."

@@ -1,5 +1,7 @@
 """Bootstrap and jackknife, against fits one by one and against their definitions."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,3 +195,23 @@ def test_the_weights_are_drawn_in_the_dtype_of_x():
     with jax.enable_x64(False):
         m = multiplicities(jax.random.key(0), 7, scheme="bayesian")
         assert m.dtype == jnp.float32
+
+
+def test_what_needs_the_fit_of_all_examples_is_refused_without_its_optimum():
+    x = np.linspace(-1, 1, 12)[:, None]
+    boot = bootstrap(MODEL, x, (x[:, 0] > 0).astype(int), jax.random.key(8), num_replicates=3)
+    assert boot.fit.status == jp.Status.SEPARATED
+    assert "SEPARATED" in str(boot)
+    some = replace(boot, fits=replace(boot.fits, status=jnp.zeros(3, jnp.int32)))
+    for ask in (some.interval, some.bias, lambda: some.interval(method="basic")):
+        with pytest.raises(ValueError, match="fit: expected one at an optimum, got status SEPA"):
+            ask()
+    assert "SEPARATED" in str(some)
+    assert str(some).endswith("intervals are percentiles")
+
+
+def test_a_bootstrap_with_l1_is_shown_by_percentiles(case):
+    boot = bootstrap(MODEL, case.x, case.y, jax.random.key(0), num_replicates=5, l1=1.0)
+    assert str(boot).endswith("intervals are percentiles")
+    with pytest.raises(ValueError, match="without l1"):
+        boot.interval()

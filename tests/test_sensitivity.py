@@ -1,5 +1,7 @@
 """Derivatives of a fit, against refits and against the sandwich of statsmodels."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,3 +129,50 @@ def test_what_has_no_derivative_is_an_error():
     transformed = jax.tree.map(jnp.asarray, plain)
     with pytest.raises(ValueError, match="refers to its data"):
         sensitivity.influence(transformed)
+
+
+ASKED = {
+    "influence": sensitivity.influence,
+    "jackknife": sensitivity.infinitesimal_jackknife,
+    "leave_one_out": sensitivity.leave_one_out,
+    "l2_gradient": lambda fit: sensitivity.l2_gradient(fit, [[0.5], [-1.0]], [0, 1]),
+}
+X, Y = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])[:, None], np.array([0, 0, 1, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def small():
+    with jax.enable_x64(True):
+        return jp.fit(logistic.model(), X, Y, l2=0.5)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_without_an_optimum_there_is_no_derivative(small, name):
+    for status in set(jp.Status) - {jp.Status.CONVERGED, jp.Status.STALLED}:
+        failed = replace(small, status=jnp.int32(status))
+        message = f"fit: expected one at an optimum, got status {status.name}: .*; [a-z]"
+        with pytest.raises(ValueError, match=message):
+            ASKED[name](failed)
+    stalled = replace(small, status=jnp.int32(jp.Status.STALLED))
+    for a in jax.tree.leaves(ASKED[name](stalled)):
+        assert np.isfinite(a).all()
+    with pytest.raises(ValueError, match="STALLED: .* how far a maximum is, is not known"):
+        ASKED[name](replace(stalled, gap=jnp.asarray(np.inf)))
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_without_an_optimum_a_lane_is_nan(small, name):
+    y = np.stack([Y, [0, 0, 0, 1, 1], Y, 0 * Y])  # separated without l2, and of one class
+    fits = jp.fit_many(logistic.model(), X, y, l2=np.array([0.5, 0.0, 0.5, 0.0]))
+    C = jp.Status
+    assert fits.status.tolist() == [C.CONVERGED, C.SEPARATED, C.CONVERGED, C.CLASS_ABSENT]
+    of_one = jax.tree.leaves(ASKED[name](small))
+    for many, one in zip(jax.tree.leaves(ASKED[name](fits)), of_one, strict=True):
+        np.testing.assert_allclose(many[jnp.array([0, 2])], np.stack([one, one]), rtol=1e-6)
+        assert np.isnan(many[jnp.array([1, 3])]).all()
+
+
+def test_a_separated_fit_says_so():
+    fit = jp.fit(logistic.model(), X, [0, 0, 0, 1, 1])
+    with pytest.raises(ValueError, match="SEPARATED: the classes can be separated, .*; add l2"):
+        sensitivity.infinitesimal_jackknife(fit)

@@ -27,7 +27,7 @@ def fit(
     init: Any = None,
     trace: bool = False,
 ) -> Fit:
-    """Fit a model by (penalised) maximum likelihood, and prove how good the fit is.
+    """Fit a model by (penalised) maximum likelihood, and find out how good the fit is.
 
     Minimises -Σ_i c_i log p(y_i|x_i) + l2/2 ‖w‖² + l1 ‖w‖₁ over the parameters, the penalties on
     those that the model calls penalised (weights, not bias). l2 is 1/C of scikit-learn. The

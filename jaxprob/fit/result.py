@@ -74,8 +74,12 @@ class Fit:
         log_likelihood: () nats, without penalties.
         objective: () nats, what was maximised: the log-likelihood, or the evidence lower bound of
             models that have one, less penalties and with the logarithm of the prior.
-        gap: () nats, a proved bound on the distance to the optimal penalised log-likelihood;
-            infinite where nothing is proved.
+        gap: () nats, how far the objective is from its maximum; infinite where nothing is known.
+            For models with certificates (logistic and softmax regression) a proved bound that
+            holds in spite of rounding, zero for formulas and for searches that compared all
+            choices. Otherwise, with latent variables, Firth's penalty, densities made of the
+            examples and models of your own without certificates, it is an estimate, and about a
+            maximum near the start.
         grad_norm: () largest entry of the gradient of the objective; with l1, of what a proximal
             gradient step changes. NaN for models without a gradient.
         num_steps: () int32.

@@ -36,6 +36,7 @@ from jaxprob.report import flat_params, parameter_names
 from jaxprob.sensitivity import influence
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Problem
+from jaxprob.verdicts import check_optimum, has_optimum
 
 SCHEMES = ("multinomial", "poisson", "bayesian")
 METHODS = ("percentile", "basic", "bca")
@@ -90,7 +91,11 @@ class Bootstrap:
 
         Args:
             statistic: params -> array or tree of arrays; the parameters themselves where None.
+
+        Raises:
+            ValueError: where the fit itself has no optimum.
         """
+        check_optimum(self.fit)
         here = self.fit.params if statistic is None else statistic(self.fit.params)
         return jax.tree.map(lambda a, b: jnp.mean(a, axis=0) - b, self.statistics(statistic), here)
 
@@ -116,7 +121,8 @@ class Bootstrap:
             An Interval of two trees like what the statistic returns.
 
         Raises:
-            ValueError: for another method, a level outside (0, 1), or when no replicate converged.
+            ValueError: for another method, a level outside (0, 1), when no replicate converged, and
+                where the fit itself has no optimum, but for percentiles.
         """
         if method not in METHODS:
             raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
@@ -124,6 +130,8 @@ class Bootstrap:
             raise ValueError(f"level: expected a number between 0 and 1, got {level}")
         if not bool(jnp.any(self.used)):
             raise ValueError(f"fits: expected some that converged, got\n{self.fits.report()}")
+        if method != "percentile":
+            check_optimum(self.fit)
         statistic = _itself if statistic is None else statistic
         here, back = ravel_pytree(statistic(self.fit.params))
         draws = flat_params(self.statistics(statistic))
@@ -153,19 +161,27 @@ class Bootstrap:
         return (u**3).sum(axis=0) / (6 * np.where(squares > 0, squares, 1.0) ** 1.5)
 
     def __str__(self) -> str:
-        names = parameter_names(self.fit.params, self.fit.feature_names, model=self.fit.model)
-        error = ravel_pytree(self.standard_error())[0]
-        low, high = (ravel_pytree(limit)[0] for limit in self.interval())
-        theta = ravel_pytree(self.fit.params)[0]
-        width = max(map(len, names))
         count, total = int(jnp.sum(self.used)), len(self.fits.status)
         lines = [f"{self.scheme} bootstrap: {count:,} of {total:,} replicates converged"]
+        if not has_optimum(self.fit.status, self.fit.gap):
+            lines += [f"of all examples: {self.fit.report()}"]
+        if not count:
+            return "\n".join([*lines, f"of resamples: {self.fits.report()}"])
+        names = parameter_names(self.fit.params, self.fit.feature_names, model=self.fit.model)
+        error = ravel_pytree(self.standard_error())[0]
+        try:
+            interval, note = self.interval(), []
+        except ValueError:  # of what has no derivative, such as with l1
+            interval, note = self.interval(method="percentile"), ["intervals are percentiles"]
+        low, high = (ravel_pytree(limit)[0] for limit in interval)
+        theta = ravel_pytree(self.fit.params)[0]
+        width = max(map(len, names))
         lines += [f"{'':<{width}}  coefficient  std. error   95 % from          to"]
         lines += [
             f"{name:<{width}}  {t:>11.5g} {e:>11.5g} {a:>11.5g} {b:>11.5g}"
             for name, t, e, a, b in zip(names, theta, error, low, high, strict=True)
         ]
-        return "\n".join(lines)
+        return "\n".join(lines + note)
 
 
 def _itself(params: Any) -> Any:

@@ -33,9 +33,9 @@ from jaxprob.many.neighbours import Grid, fit_grid
 from jaxprob.models.base import Model, Status
 from jaxprob.numerics.passes import total
 from jaxprob.numerics.products import matmul
-from jaxprob.report import REASONS
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Problem, Rows
+from jaxprob.verdicts import reason
 
 
 class Calibration(NamedTuple):
@@ -67,8 +67,9 @@ class CrossValidation:
     Attributes:
         fits: one a lane, in the order of the scores' axes.
         whole: fitted to all examples, one for each penalty.
-        scores: NaN where a fold's fit did not converge.
+        scores: NaN where a fold's fit did not converge, and where nothing is there to score.
         folds: (R, n) to which fold each example belongs.
+        weight: (R, K) of the examples of each fold.
         l2, l1: the penalties.
     """
 
@@ -76,6 +77,7 @@ class CrossValidation:
     whole: Fit
     scores: Scores
     folds: np.ndarray
+    weight: np.ndarray
     l2: Any
     l1: Any
 
@@ -107,7 +109,9 @@ class CrossValidation:
         return np.sqrt(np.where(count > 1, squares / (count - 1.0) / np.maximum(count, 1), np.nan))
 
     def best(self, score: str = "log_likelihood") -> int:
-        """The penalty with the best mean score, among those all of whose folds converged.
+        """The penalty with the best mean score, among those all of whose folds have one.
+
+        Folds whose examples have no weight are left out.
 
         Args:
             score: "log_likelihood", "accuracy" or "brier".
@@ -129,16 +133,20 @@ class CrossValidation:
         return int(np.argmax(np.where(good, size, -np.inf)))
 
     def failures(self) -> list[str]:
-        """Which fits did not converge, and why."""
-        shape, lines = self.used.shape, []
-        for lane in np.flatnonzero(np.asarray(self.fits.status) != Status.CONVERGED):
-            at = np.unravel_index(lane, shape)
+        """Which folds do not count, and why."""
+        lines = []
+        for at in np.argwhere(~self.used):
+            lane = np.ravel_multi_index(at, self.used.shape)
             status = Status(int(self.fits.status[lane]))
             which = f"penalty {at[0]}, " if len(at) == 3 else ""
-            reason = REASONS[status]
-            if status == Status.CLASS_ABSENT:
-                reason += " in the other folds"
-            lines.append(f"{which}repeat {at[-2]}, fold {at[-1]}: {status.name}: {reason}")
+            if status != Status.CONVERGED:
+                why = f"{status.name}: {reason(self.fits.model, status)}"
+                why += " (in the other folds)" * (status == Status.CLASS_ABSENT)
+            elif self.weight[*at[-2:]] == 0:
+                why = "not scored: its examples have weight zero"
+            else:
+                why = "not scored: an example has no probability under the fit"
+            lines.append(f"{which}repeat {at[-2]}, fold {at[-1]}: {why}")
         return lines
 
     def _values(self, score: str) -> np.ndarray:
@@ -148,10 +156,11 @@ class CrossValidation:
         return np.asarray(getattr(self.scores, score))
 
     def _comparable(self, score: str) -> np.ndarray:
-        """(m,) larger is better, NaN where a fold is missing."""
+        """(m,) larger is better, NaN where a fold is missing that has examples."""
         if self.used.ndim == 2:
             raise ValueError("best: expected several penalties to choose from, got one")
-        means = np.where(self.used.all(axis=(-2, -1)), self.mean(score), np.nan)
+        complete = (self.used | (self.weight == 0)).all(axis=(-2, -1))
+        means = np.where(complete, self.mean(score), np.nan)
         if np.isnan(means).all():
             raise ValueError("best: no penalty has a fit in every fold:\n" + self._failed())
         return -means if score == "brier" else means
@@ -163,10 +172,13 @@ class CrossValidation:
 
     def __str__(self) -> str:
         repeats, num_folds = self.used.shape[-2:]
+        converged = int(np.sum(np.asarray(self.fits.status) == Status.CONVERGED))
+        unscored = converged - int(self.used.sum())
         lines = [
             f"{num_folds}-fold cross-validation"
             + (f", {repeats} times" if repeats > 1 else "")
-            + f": {int(self.used.sum()):,} of {self.used.size:,} fits converged"
+            + f": {converged:,} of {self.used.size:,} fits converged"
+            + (f", {unscored:,} of them without a score" if unscored else "")
         ]
         errors_of_folds = np.asarray(self.scores.calibration.error())
         known = ~np.isnan(errors_of_folds)
@@ -287,7 +299,9 @@ def cross_validate(
     if not several:
         scores, whole = jax.tree.map(lambda a: a[0], scores), whole.lane(0)
     l2, l1 = (p if p is None else np.array(p)[()] for p in (l2, l1))
-    return CrossValidation(fits, whole, scores, fold, l2, l1)
+    c = None if data.weights is None else np.asarray(data.weights)
+    weight = np.stack([np.bincount(f, c, minlength=num_folds) for f in fold])
+    return CrossValidation(fits, whole, scores, fold, weight, l2, l1)
 
 
 def _given_folds(folds: Any, n: int) -> np.ndarray:

@@ -22,7 +22,7 @@ class Status(IntEnum):
     """
 
     CONVERGED = 0
-    """The bound `gap` on the distance to the optimal objective is below the tolerance."""
+    """The distance `gap` to the optimal objective, proved or estimated, is below the tolerance."""
     MAX_STEPS = 1
     """The steps ran out first: raise `max_steps`, or take another solver."""
     STALLED = 2
