@@ -1,8 +1,11 @@
 """Settings that every test shares."""
 
+import atexit
 import gc
 import itertools
 import os
+import shutil
+import tempfile
 from importlib import metadata
 
 # Tests run small programs once, so their time is that of compiling. Set XLA_FLAGS, to nothing for
@@ -12,6 +15,14 @@ if metadata.version("jaxlib").startswith("0.10."):  # later ones have no other e
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FLAGS)
 os.environ.setdefault("MPLBACKEND", "agg")
+# The workers of a run share what they compile. They inherit the variables of the process that
+# starts them, which is the first to come here.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    PROGRAMS = tempfile.mkdtemp(prefix="jaxprob-tests-")
+    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
