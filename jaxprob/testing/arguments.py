@@ -21,7 +21,7 @@ class Arguments:
 
     def __init__(self, args: tuple):
         given, self.tree = jax.tree.flatten(args[0])
-        self._given = [a if is_array(a) else jnp.asarray(a) for a in given]
+        self._given = [a if is_array(a) else jax.device_put(a) for a in given]
         for leaf in self._given:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(
@@ -50,21 +50,22 @@ class Arguments:
         """Params, multiplied, and the rest as arrays of the kind that was given, NumPy or JAX."""
         leaves = []
         for given, leaf in zip(self._given, self.leaves, strict=True):
-            dtype = np.float64 if wide else given.dtype
-            scaled = (leaf.astype(np.float64) * factor).astype(dtype)
-            leaves.append(scaled if isinstance(given, np.ndarray) else jnp.asarray(scaled))
-        return (jax.tree.unflatten(self.tree, leaves), *(self._wide_rest if wide else self._rest))
+            scaled = leaf.astype(np.float64) * factor
+            leaves.append(_alike(scaled.astype(np.float64 if wide else given.dtype), given))
+        rest = jax.tree.map(_alike, self._wide_rest, self._rest) if wide else self._rest
+        return (jax.tree.unflatten(self.tree, leaves), *rest)
 
 
 def _widened(leaf: Any) -> Any:
     """An array as float64, with the value that it has in JAX now."""
     if not is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
-    wide = np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)).astype(np.float64)
-    if isinstance(leaf, np.ndarray):
-        return wide
-    with jax.enable_x64(True):
-        return jnp.asarray(wide)
+    return np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)).astype(np.float64)
+
+
+def _alike(leaf: Any, given: Any) -> Any:
+    """An array of JAX where one was given. `jnp.asarray` would compile a program for each shape."""
+    return jax.device_put(leaf) if isinstance(given, jax.Array) else leaf
 
 
 def _as_numpy(leaf: Any) -> Any:

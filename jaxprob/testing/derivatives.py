@@ -18,6 +18,7 @@ from typing import Any
 
 from jax import Array
 
+from jaxprob.testing import judging
 from jaxprob.testing.judging import Check as Check
 from jaxprob.testing.judging import Report
 from jaxprob.testing.subject import Subject
@@ -36,8 +37,9 @@ def compare_gradients(
     """Compare a hand-derived gradient with `jax.grad` and with a numerical derivative.
 
     Args:
-        fn: (params, *rest) -> ().
-        hand_grad: (params, *rest) -> the gradient in params, a pytree like it.
+        fn: (params, *rest) -> (), written in JAX.
+        hand_grad: (params, *rest) -> the gradient in params, a pytree like it, written in anything:
+            where JAX cannot trace it, it is called with arrays of the given kind.
         *args: params and the rest, pytrees of arrays.
         hard: whether to look at `HARD_POINTS` too, not only at the given one.
         key: a typed PRNG key for the estimate of rounding.
@@ -47,6 +49,7 @@ def compare_gradients(
         not finite are left out, but for the given one.
 
     Raises:
+        TypeError: where JAX cannot trace fn, or params are not floating.
         ValueError: where fn does not return one number, or hand_grad no tree like params.
 
     Example:
@@ -68,8 +71,9 @@ def compare_hessians(
     """Compare a hand-derived Hessian with `jax.hessian` and with differences of `jax.grad`.
 
     Args:
-        fn: (params, *rest) -> ().
-        hand_hessian: (params, *rest) -> (p, p) in the order of `ravel_pytree(params)`.
+        fn: (params, *rest) -> (), written in JAX.
+        hand_hessian: (params, *rest) -> (p, p) in the order of `ravel_pytree(params)`, written in
+            anything: where JAX cannot trace it, it is called with arrays of the given kind.
         *args: params and the rest, pytrees of arrays.
         hard: whether to look at `HARD_POINTS` too, not only at the given one.
         key: a typed PRNG key for the estimate of rounding.
@@ -78,6 +82,7 @@ def compare_hessians(
         A Report, one line for each pair of leaves, point and dtype.
 
     Raises:
+        TypeError: where JAX cannot trace fn, or params are not floating.
         ValueError: where fn does not return one number, or hand_hessian no (p, p).
 
     Example:
@@ -100,8 +105,9 @@ def assert_gradients_match(
     """Raise AssertionError unless a hand-derived gradient is right; see `compare_gradients`.
 
     Args:
-        fn: (params, *rest) -> ().
-        hand_grad: (params, *rest) -> the gradient in params, a pytree like it.
+        fn: (params, *rest) -> (), written in JAX.
+        hand_grad: (params, *rest) -> the gradient in params, a pytree like it, written in anything:
+            where JAX cannot trace it, it is called with arrays of the given kind.
         *args: params and the rest, pytrees of arrays.
         hard: whether to look at `HARD_POINTS` too.
         key: a typed PRNG key for the estimate of rounding.
@@ -109,6 +115,7 @@ def assert_gradients_match(
     Raises:
         AssertionError: naming leaf, index, both values, and the error in ulps and relative to the
             size of the summands.
+        TypeError: where JAX cannot trace fn, or params are not floating.
         ValueError: where fn does not return one number, or hand_grad no tree like params.
 
     Example:
@@ -132,8 +139,9 @@ def assert_hessians_match(
     """Raise AssertionError unless a hand-derived Hessian is right; see `compare_hessians`.
 
     Args:
-        fn: (params, *rest) -> ().
-        hand_hessian: (params, *rest) -> (p, p) in the order of `ravel_pytree(params)`.
+        fn: (params, *rest) -> (), written in JAX.
+        hand_hessian: (params, *rest) -> (p, p) in the order of `ravel_pytree(params)`, written in
+            anything: where JAX cannot trace it, it is called with arrays of the given kind.
         *args: params and the rest, pytrees of arrays.
         hard: whether to look at `HARD_POINTS` too.
         key: a typed PRNG key for the estimate of rounding.
@@ -141,6 +149,7 @@ def assert_hessians_match(
     Raises:
         AssertionError: naming the pair of leaves, index, both values, and the error in ulps and
             relative to the size of the summands.
+        TypeError: where JAX cannot trace fn, or params are not floating.
         ValueError: where fn does not return one number, or hand_hessian no (p, p).
 
     Example:
@@ -156,7 +165,7 @@ def _assert(what: str, report: Report) -> None:
         return
     faults = Report(tuple(c for c in report.checks if c.fault))
     worst = max(faults.checks, key=lambda c: (c.point == "given", c.relative))
-    raise AssertionError(f"{what}: {worst.fault}\n{faults}")
+    raise AssertionError(f"{what}: {judging.tell(worst)}\n{faults}")
 
 
 def _compare(

@@ -55,7 +55,7 @@ class Report(NamedTuple):
                 *(c.point, c.dtype, c.leaf, str(list(c.index))),
                 *(f"{v:.10g}" for v in (c.hand, c.automatic, c.numerical)),
                 *(f"{v:.2g}" for v in (c.ulps, c.relative)),
-                "; ".join(text for text in (c.fault or "ok", c.note) if text),
+                tell(c),
             )
             for c in self.checks
         ]
@@ -64,6 +64,11 @@ class Report(NamedTuple):
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
             for row in rows
         )
+
+
+def tell(check: Check) -> str:
+    """Fault and note."""
+    return "; ".join(text for text in (check.fault or "ok", check.note) if text)
 
 
 class Found(NamedTuple):
@@ -190,8 +195,8 @@ def _check(
         difference / float(np.spacing(np.abs(np.asarray(automatic, dtype)))),
         difference / max(float(found.rounding[at]), float(jnp.finfo(dtype).tiny)),
         dtype.name,
-        _fault(wrong, doubtful, hand, found, leaf + str(list(index)) * bool(index)),
-        _note(leaf, shape, slopes),
+        _fault(wrong, doubtful, hand, found),
+        _note(leaf, shape, slopes, at),
     )
 
 
@@ -204,9 +209,7 @@ def _is_between(found: Found, hand: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return slopes.kink & (least - room <= hand) & (hand <= most + room)
 
 
-def _fault(
-    wrong: np.ndarray, doubtful: np.ndarray, hand: np.ndarray, found: Found, worst: str
-) -> str:
+def _fault(wrong: np.ndarray, doubtful: np.ndarray, hand: np.ndarray, found: Found) -> str:
     """What is wrong with a leaf, in words, with a guess at the reason where one is obvious."""
     if not np.any(wrong | doubtful):
         return ""
@@ -219,8 +222,8 @@ def _fault(
         return "automatic and numerical differ, and the numerical supports the hand-derived one"
     if not np.any(wrong):
         return "automatic and numerical differ: a wrong derivative rule inside fn?"
-    if not np.any(wrong & smooth):
-        return f"hand-derived is no derivative at {worst}, where there is a kink or a jump"
+    if not np.any(wrong & ~found.slopes.kink):
+        return "hand-derived is no subgradient"
     return "hand-derived and automatic differ" + _guess(hand[smooth], automatic[smooth])
 
 
@@ -235,26 +238,20 @@ def _guess(hand: np.ndarray, automatic: np.ndarray) -> str:
     return ""
 
 
-def _note(leaf: str, shape: tuple, slopes: Slopes) -> str:
-    """The worst kink and the first jump of a leaf, in words."""
-    notes, names = [], partial(_names, leaf, shape)
-    if np.any(slopes.kink):
-        size = np.where(slopes.kink, np.abs(slopes.right - slopes.left), -1.0)
-        at = np.unravel_index(np.argmax(size), size.shape)
-        notes.append(
-            f"kink at leaf {names(slopes.kink, at)}: left derivative {slopes.left[at]:.6g}, "
-            f"right derivative {slopes.right[at]:.6g}; a subgradient is between"
-        )
-    if np.any(slopes.jump):
-        at = np.unravel_index(np.argmax(slopes.jump), slopes.jump.shape)
-        notes.append(f"jump at leaf {names(slopes.jump, at)}: there is no derivative")
+def _note(leaf: str, shape: tuple, slopes: Slopes, worst: Any) -> str:
+    """A kink and a jump of a leaf, in words: where it is worst, or the largest."""
+    notes = []
+    for what, where in (("kink", slopes.kink), ("jump", slopes.jump)):
+        if not np.any(where):
+            continue
+        size = np.where(where, np.abs(slopes.right - slopes.left), -1.0)
+        at = worst if where[worst] else np.unravel_index(np.argmax(size), size.shape)
+        index, more = _index(shape, where, at), int(np.sum(where)) - 1
+        name = leaf + str(list(index)) * bool(index) + f" (and {more} more)" * (more > 0)
+        sides = f"left derivative {slopes.left[at]:.6g}, right derivative {slopes.right[at]:.6g}"
+        told = {"kink": f"{sides}; a subgradient is between", "jump": "there is no derivative"}
+        notes.append(f"{what} at leaf {name}: {told[what]}")
     return "; ".join(notes)
-
-
-def _names(leaf: str, shape: tuple, where: np.ndarray, at: tuple) -> str:
-    """A coordinate of a leaf, and how many more there are."""
-    index, more = _index(shape, where, at), int(np.sum(where)) - 1
-    return leaf + str(list(index)) * bool(index) + f" (and {more} more)" * (more > 0)
 
 
 def _index(shape: tuple, derivative: np.ndarray, at: Any) -> tuple[int, ...]:

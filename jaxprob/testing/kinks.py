@@ -141,9 +141,10 @@ def refined(first: Slopes, q: Quotients, where: np.ndarray, multiple: float) -> 
     differ = np.abs(np.diff(q.central, axis=0, append=np.nan))
     bound = np.abs(change) + differ + q.noise
     bound = np.where(np.isfinite(bound), bound, np.inf)
-    best = np.argmin(bound, axis=0)[None]
+    best = LEVELS + np.argmin(bound[LEVELS:], axis=0)[None]
     value, error = (np.take_along_axis(a, best, axis=0)[0] for a in (q.central, bound))
-    better = where & ~kink & ~jump & (_are_apart(first) | (error < first.error))
+    refuted = ~(np.abs(value - first.value) <= _APART * error) | _are_apart(first)
+    better = where & ~kink & ~jump & (refuted | (error < first.error))
     return Slopes(
         np.where(better, value, first.value),
         np.where(better, error, first.error),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.core import eval_jaxpr
+from jax.extend.core import jaxpr_as_fun
 
 from jaxprob.compilation import compile_hastily
 from jaxprob.testing import rounding
@@ -128,7 +129,8 @@ class Program:
         self.shapes = [leaf.shape for leaf in leaves]
         self.size = sum(leaf.size for leaf in leaves)
         theta = jax.ShapeDtypeStruct((self.size,), np.float64)
-        closed = jax.make_jaxpr(self._derivatives)(theta, inputs)
+        self._slope = jax.make_jaxpr(jax.value_and_grad(self._value))(theta, inputs)
+        closed = self._slope if order == 1 else jax.make_jaxpr(self._curvature)(theta, inputs)
         self.derivatives, self.consts = closed.jaxpr, closed.consts
         self.terms = rounding.longest_sum(self.derivatives)
         self.noise_length = rounding.noise_length(self.derivatives)
@@ -187,20 +189,23 @@ class Program:
     def _value(self, theta: Array, inputs: Any) -> Array:
         return self.fn(self._leaves(theta, [np.float64] * len(self.shapes)), inputs)[0]
 
-    def _derivatives(self, theta: Array, inputs: Any) -> tuple[Array, ...]:
-        def slope(theta: Array) -> tuple[Array, tuple[Array, ...]]:
-            value, gradient = jax.value_and_grad(self._value)(theta, inputs)
-            return gradient, (value, gradient)
+    def _gradient(self, theta: Array, inputs: Any) -> Array:
+        return jaxpr_as_fun(self._slope)(theta, *jax.tree.leaves(inputs))[1]
 
-        if self.order == 1:
-            return slope(theta)[1]
+    def _curvature(self, theta: Array, inputs: Any) -> tuple[Array, ...]:
+        """Value, gradient and Hessian."""
+
+        def slope(theta: Array) -> tuple[Array, list[Array]]:
+            found = jaxpr_as_fun(self._slope)(theta, *jax.tree.leaves(inputs))
+            return found[1], found
+
         hessian, below = jax.jacfwd(slope, has_aux=True)(theta)
         return *below, hessian
 
     def _everything(self, points: Array, blurred: Any, beside: Any, inputs: Any) -> Any:
         of_fn, of_hands = inputs
         flat = jax.tree.leaves(of_fn)
-        below = self._value if self.order == 1 else jax.grad(self._value)
+        below = self._value if self.order == 1 else self._gradient
         places = jnp.arange(self.size)
 
         def blur(lane: tuple[Array, Array]) -> list[Array]:

@@ -151,8 +151,15 @@ class Subject:
             for i in map(int, np.flatnonzero(shown)):
                 try:
                     found[i] = self._flat(self._call(given.concrete(factors[i], wide)))
-                except ArithmeticError:  # Python's, such as math.exp(1000.0)
+                except ArithmeticError:  # Python's, such as math.exp(1000.0): not finite
                     continue
+                except Exception as error:
+                    if factors[i] != 1:
+                        error.add_note(
+                            f"The hand-derived derivative was called with {factors[i]:g} times the "
+                            "given parameters; hard=False looks at these alone."
+                        )
+                    raise
         shape = (given.theta().size,) * self._order
         missing = np.full(shape, np.nan, np.result_type(*found.values()) if found else _FLOAT64)
         return np.stack([found.get(i, missing) for i in range(len(factors))])
@@ -167,7 +174,14 @@ class Subject:
         except Exception:  # it may need numbers, or NumPy; a call as it is has the last word
             return None
         self._expect_shapes(traced.out)
+        for leaf in jax.tree.leaves(traced.out):
+            self._expect_floating(leaf.dtype)
         return traced
+
+    def _expect_floating(self, dtype: Any) -> None:
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            name = "hand_grad" if self._order == 1 else "hand_hessian"
+            raise TypeError(f"{name}: expected floating numbers, got {dtype}")
 
     def _expect_shapes(self, got: Any) -> None:
         if self._order == 2:
@@ -184,8 +198,7 @@ class Subject:
         self._expect_shapes(result)
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(result)]
         flat = leaves[0] if self._order == 2 else np.concatenate([a.ravel() for a in leaves])
-        if flat.dtype == object or np.iscomplexobj(flat):
-            raise TypeError(f"hand_grad: expected floating numbers, got {flat.dtype}")
+        self._expect_floating(flat.dtype)
         return flat if jnp.issubdtype(flat.dtype, jnp.floating) else flat.astype(np.float64)
 
 
@@ -200,15 +213,15 @@ def _trace_fn(fn: Callable[..., Any], args: tuple) -> Traced:
         if not any(isinstance(cause, _NEEDS_NUMBERS) for cause in causes):
             raise
         raise TypeError(
-            "fn: expected a function that JAX can trace, as it is differentiated by jax.grad; got "
-            "one that needs the numbers in its arguments, for NumPy, float() or if. Write fn with "
-            "jax.numpy; the hand-derived derivative may be written with anything"
+            "fn: expected a function that JAX can trace, since jax.grad differentiates it; got one "
+            "that needs the numbers in its arguments, for NumPy, float() or if. Write fn with "
+            "jax.numpy; only the hand-derived derivative may be written with anything else"
         ) from error
     leaves = jax.tree.leaves(traced.out)
     if len(leaves) != 1 or leaves[0] is not traced.out or leaves[0].shape != ():
         raise ValueError(f"fn: expected one number (), got {traced.out}")
     if not jnp.issubdtype(leaves[0].dtype, jnp.floating):
-        raise ValueError(f"fn: expected a floating number, got {traced.out}")
+        raise ValueError(f"fn: expected a floating number, got one of dtype {leaves[0].dtype}")
     return traced
 
 
