@@ -19,7 +19,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 # at LLVM's first level, take 0.7 s for a fit by L-BFGS where the defaults take 1.6 s; the passes
 # over the data are as fast, and softmax kernels faster.
 _OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
-_MISSING: set[str] = set()  # of these, in the version of XLA that runs
+# What runs for milliseconds, and once, need not be fast: half the time of the options above.
+_HASTY = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+_MISSING: set[str] = set()  # of all these, in the version of XLA that runs
 
 
 class EagerJit:
@@ -75,8 +81,7 @@ class _Quick:
     """A function compiled with those of the options that this version of XLA has."""
 
     def __init__(self, fn: Callable[..., Any], settings: dict[str, Any]) -> None:
-        flags = os.environ.get("XLA_FLAGS", "")
-        self._left = frozenset(name for name in _OPTIONS if name in flags)
+        self._left = _left_to_flags(_OPTIONS)
         self._make = partial(jax.jit, fn, **settings)
         self._program: Any = None
         self._without: frozenset[str] = frozenset()
@@ -92,10 +97,47 @@ class _Quick:
             try:
                 return call(self._program)
             except jax.errors.JaxRuntimeError as error:
-                named = [n for n in _OPTIONS if f"No such compile option: '{n}'" in str(error)]
-                if not named or named[0] in without:
+                if not _learn(error, _OPTIONS, without):
                     raise
-                _MISSING.add(named[0])
+
+
+def _left_to_flags(options: dict[str, Any]) -> frozenset[str]:
+    """The options that XLA_FLAGS sets."""
+    return frozenset(name for name in options if name in os.environ.get("XLA_FLAGS", ""))
+
+
+def _learn(error: Exception, options: dict[str, Any], without: frozenset[str]) -> bool:
+    """Whether an error says that XLA lacks an option, which is noted."""
+    named = [n for n in options if f"No such compile option: '{n}'" in str(error)]
+    if not named or named[0] in without:
+        return False
+    _MISSING.add(named[0])
+    return True
+
+
+def compile_hastily(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compile in as little time as XLA can, for a program that runs for milliseconds, and once.
+
+    Args:
+        lowered: what `jax.jit(fn).lower(*args)` returns.
+
+    Returns:
+        The program. What XLA_FLAGS sets is left as it is set there.
+
+    Example:
+        >>> a = jax.numpy.ones(())
+        >>> float(compile_hastily(jax.jit(lambda a: 2 * a).lower(a))(a))
+        2.0
+    """
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    while True:
+        without = _left_to_flags(_HASTY) | _MISSING
+        try:
+            return lowered.compile({n: v for n, v in _HASTY.items() if n not in without})
+        except jax.errors.JaxRuntimeError as error:
+            if not _learn(error, _HASTY, without):
+                raise
 
     def clear_cache(self) -> None:
         """Forget what has been compiled."""

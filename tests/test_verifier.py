@@ -1,5 +1,7 @@
 """The gradient verifier: what it must catch, and what it must not."""
 
+import math
+from collections import OrderedDict
 from functools import partial
 
 import jax
@@ -15,10 +17,11 @@ from jaxprob.testing import (
     assert_hessians_match,
     compare_gradients,
     compare_hessians,
-    derivatives,
     numerical_jacobian,
+    program,
     rounding_scale,
 )
+from jaxprob.testing.subject import Subject
 
 PLANTED = {"float64": 1e-9, "float32": 1e-5}
 
@@ -38,14 +41,7 @@ def _hessian(model, params, x, y, weights, offset, fault):
 
 
 def _functions(model, hand):
-    """Functions that are the same objects at every call, so that each is compiled once."""
-    key = (model, hand)
-    if key not in _MADE:
-        _MADE[key] = partial(_value, model), partial(hand, model)
-    return _MADE[key]
-
-
-_MADE: dict = {}
+    return partial(_value, model), partial(hand, model)
 
 
 def _entry(derivative) -> int:
@@ -213,6 +209,168 @@ def test_a_function_that_computes_in_float32_whatever_it_gets_is_judged_as_such(
         assert_gradients_match(fn, lambda w: hand(w) * jnp.array([1, 1, 1 + 1e-5], "float32"), w)
 
 
+def test_a_matrix_of_parameters_in_float32():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((7, 2)), "float32")
+    w = jnp.ones((2, 3), "float32")
+    assert_gradients_match(lambda w: jnp.sum((x @ w) ** 2), lambda w: 2 * x.T @ (x @ w), w)
+
+
+def _in_numpy(w, x, y):
+    w, x = np.asarray(w), np.asarray(x)
+    return x.T @ (y - 1 / (1 + np.exp(-(x @ w))))
+
+
+def _in_numpy_in_place(w, x, y):
+    grad = np.zeros(len(w))
+    for row, label in zip(np.asarray(x), y, strict=True):
+        grad += (label - 1 / (1 + np.exp(-(row @ np.asarray(w))))) * row
+    return grad
+
+
+def _in_numbers(w, x, y):
+    grad = [0.0] * len(w)
+    for row, label in zip(x, y, strict=True):
+        logit = sum(float(a) * float(b) for a, b in zip(row, w, strict=True))
+        small = math.exp(-abs(logit))
+        p = 1 / (1 + small) if logit >= 0 else small / (1 + small)
+        for j in range(len(w)):
+            grad[j] += (int(label) - p) * float(row[j])
+    return np.array(grad)
+
+
+def _in_jax_with_control(w, x, y):
+    logits = jnp.asarray(x) @ w
+    return (y - (jax.nn.sigmoid(logits) if float(logits[0]) < 1e9 else 1.0)) @ x
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "JAX"])
+@pytest.mark.parametrize("hand", [_in_numpy, _in_numpy_in_place, _in_numbers, _in_jax_with_control])
+def test_derivations_need_not_be_traceable(hand, kind, dtype):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 6)
+    w, x = (rng.standard_normal(shape).astype(dtype) for shape in ((3,), (6, 3)))
+    if kind == "JAX":
+        w, x = jnp.asarray(w), jnp.asarray(x)
+
+    def fn(w, x, y):
+        return y @ (x @ w) - jnp.sum(jax.nn.softplus(x @ w))
+
+    assert_gradients_match(fn, hand, w, x, y)
+    for fault in (1e-6, -2.0):
+        with pytest.raises(AssertionError, match="hand-derived and automatic differ"):
+            assert_gradients_match(fn, lambda *a, e=fault: hand(*a) * (1 + e), w, x, y)
+
+
+def test_hessians_in_numpy(dtype):
+    w = np.array([0.3, -1.2, 2.0], dtype)
+    assert_hessians_match(lambda w: jnp.sum(w**3), lambda w: np.diag(6 * w), w)
+    with pytest.raises(AssertionError, match="1.00001 times the automatic"):
+        assert_hessians_match(lambda w: jnp.sum(w**3), lambda w: np.diag(6.00006 * w), w)
+
+
+def test_parameters_in_a_tree_of_arrays_and_numbers(dtype):
+    params = {"slope": np.array([[1.0, 2.0]], dtype), "bias": 0.5}
+
+    def fn(params):
+        return jnp.sum((params["slope"] + params["bias"]) ** 2)
+
+    def hand(params):
+        twice = 2 * (np.asarray(params["slope"]) + float(params["bias"]))
+        return {"slope": twice, "bias": float(twice.sum())}
+
+    assert_gradients_match(fn, hand, params)
+
+
+def test_data_may_be_looked_at_in_numpy(x64):
+    """What fn needs as numbers is not traced: the number of classes, say."""
+    y = np.array([0, 2, 1, 2])
+
+    def fn(w, y):
+        return jax.nn.log_softmax(w[: int(y.max()) + 1])[y].sum()
+
+    def hand(w, y):
+        return np.bincount(y) - len(y) * np.exp(w) / np.exp(w).sum()
+
+    assert_gradients_match(fn, hand, np.array([0.1, -0.2, 0.3]), y)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [lambda w: np.sum(np.exp(w)), lambda w: jnp.sum(w) if w[0] > 0 else 0.0, lambda w: float(w[0])],
+)
+def test_functions_that_jax_cannot_trace_are_errors(fn):
+    with pytest.raises(TypeError, match="fn: expected a function that JAX can trace.*jax.numpy"):
+        assert_gradients_match(fn, np.exp, np.ones(3))
+
+
+def test_what_has_no_derivative_is_an_error():
+    with pytest.raises(TypeError, match="params: expected arrays of floating numbers.*got int32"):
+        assert_gradients_match(lambda w: jnp.sum(w**2), lambda w: 2 * w, jnp.arange(3))
+    with pytest.raises(ValueError, match="fn: expected a floating number, got one of dtype int"):
+        assert_gradients_match(lambda w: jnp.sum(w > 0), lambda w: 0 * w, jnp.ones(3))
+    with pytest.raises(TypeError, match="hand_grad: expected floating numbers, got complex128"):
+        assert_gradients_match(lambda w: jnp.sum(w), lambda w: np.ones(3) * 1j, jnp.ones(3))
+
+
+def test_numbers_that_python_cannot_hold_are_told(x64):
+    def overflows(w):
+        return np.array([1 / (1 + math.exp(-v)) for v in w])
+
+    with pytest.raises(AssertionError, match="not finite\n(.|\n)*huge"):
+        assert_gradients_match(
+            lambda w: jnp.sum(jax.nn.softplus(w)), overflows, np.array([-20.0, 1.0])
+        )
+
+
+def test_a_call_compiles_one_program_and_keeps_few(monkeypatch):
+    monkeypatch.setattr(program, "_PROGRAMS", OrderedDict())
+    compiled = []
+
+    def listen(name, *_args, **_kwargs):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for n in (*range(1, 13), 12):
+        w, x = np.ones(2, "float32"), np.ones((n, 2), "float32")
+        assert_gradients_match(
+            lambda w, x: jnp.sum((x @ w) ** 2), lambda w, x: 2 * (x @ w) @ x, w, x
+        )
+        assert len(program._PROGRAMS) <= program._MOST_PROGRAMS
+    assert len(compiled) == 12  # the last two calls share one
+
+
+def test_functions_of_the_host_are_told_apart():
+    """Programs look alike whatever they call; the second is not taken for the first."""
+
+    def by(factor):
+        def hand(w):
+            shape = jax.ShapeDtypeStruct(w.shape, "float32")
+            return jax.pure_callback(lambda w: factor * np.asarray(w), shape, w.astype("float32"))
+
+        return hand
+
+    w = jnp.array([1.0, 2.0])
+    assert_gradients_match(lambda w: jnp.sum(w**2), by(np.float32(2)), w)
+    with pytest.raises(AssertionError, match="1.5 times the automatic"):
+        assert_gradients_match(lambda w: jnp.sum(w**2), by(np.float32(3)), w)
+
+
+@pytest.mark.slow
+def test_a_thousand_shapes_in_one_process():
+    """Linux ends a process that maps memory 65,530 times."""
+    maps = []
+    for n in range(1, 1001):
+        w, x = np.ones(2, "float32"), np.ones((n, 2), "float32")
+        assert_gradients_match(
+            lambda w, x: jnp.sum((x @ w) ** 2), lambda w, x: 2 * (x @ w) @ x, w, x, hard=False
+        )
+        if n % 100 == 0:
+            with open("/proc/self/maps", "rb") as lines:
+                maps.append(sum(1 for _ in lines))
+    assert maps[-1] - maps[0] < 2_000
+
+
 def test_rounding_scale_is_the_size_of_the_summands(x64):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1000, 2)))
     scale = rounding_scale(lambda x: jnp.sum(3 * x, axis=0), x, key=jax.random.key(1))
@@ -247,21 +405,11 @@ def _false_alarms(name: str, count: int, dtype: str) -> int:
         jnp.zeros((count, 1)),
     )
     cases = jax.tree.map(lambda a: a.astype(dtype) if a.dtype == "float64" else a, cases)
-    fn, hand = _functions(model, _gradient)
-    wide = jax.tree.map(lambda a: a.astype("float64") if a.dtype == dtype else a, cases)
-    keys = jax.random.split(jax.random.key(0), count)
-    measure = partial(derivatives._measure, fn=fn, hand=hand, order=1)
-    measured = jax.jit(jax.vmap(measure))(wide, keys)
-    if dtype != "float64":
-        narrow = jax.jit(jax.vmap(lambda args: ravel_pytree(hand(*args))[0]))(cases)
-        measured = measured._replace(hand=narrow)
-    measured = jax.device_get(measured)
-    leaves = derivatives._leaves(shape.params, 1)
-    alarms = 0
-    for i in range(count):
-        lane = derivatives._Measured(*(a[i] for a in measured))
-        alarms += any(c.fault for c in derivatives._judge("given", leaves, lane))
-    return alarms
+    cases = jax.tree.map(np.asarray, cases)
+    lanes = [jax.tree.map(lambda a, i=i: a[i], cases) for i in range(count)]
+    subject = Subject(*_functions(model, _gradient), lanes[0], 1)
+    found = [subject.report(c, {"given": 1.0}, jax.random.key(i)) for i, c in enumerate(lanes)]
+    return sum(not report.ok for report in found)
 
 
 @pytest.mark.parametrize("name", some_by_default("logistic", "softmax"))

@@ -21,9 +21,11 @@ from jax import Array
 if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
 
+SAMPLES = 8
+DRAWS = 65_521  # a prime, as is
+_STRIDE = 7_919
+_SPREAD = 1_021  # and this
 _ETA = 2.0**-20
-_SAMPLES = 8
-_DRAWS, _STRIDE = 65_521, 7_919  # primes
 _ROUNDED = frozenset(
     "add sub mul div exp exp2 expm1 log log1p logistic tanh sqrt rsqrt cbrt pow integer_pow square "
     "sin cos tan erf erfc erf_inv lgamma digamma cumsum cumprod cumlogsumexp add_any".split()
@@ -54,42 +56,74 @@ def rounding_scale(fn: Callable[..., Array], *args: Any, key: Array) -> Array:
     flat, tree = jax.tree.flatten(args)
     closed = jax.make_jaxpr(lambda *flat: fn(*jax.tree.unflatten(tree, flat)))(*flat)
     exact = fn(*args)
-    draws = jax.random.normal(key, (_DRAWS,), exact.dtype)
+    draws = jax.random.normal(key, (DRAWS,), exact.dtype)
+    starts = jax.random.randint(jax.random.fold_in(key, 1), (SAMPLES, 1), 0, DRAWS)
+    places = jnp.arange(noise_length(closed.jaxpr))[None, :]
+    factors = noise(draws[(starts + places) % DRAWS])
 
-    def moved(start: Array) -> Array:
-        (value,) = _evaluate(closed.jaxpr, closed.consts, flat, _Blur(draws, start))
-        return (value - exact) / _ETA
+    def moved(factors: Array) -> Array:
+        return evaluate(closed.jaxpr, closed.consts, flat, factors)[0]
 
-    starts = jax.random.randint(jax.random.fold_in(key, 1), (_SAMPLES,), 0, _DRAWS)
-    moves = jax.vmap(moved)(starts)
-    return jnp.maximum(jnp.sqrt(jnp.mean(moves**2, axis=0)), jnp.abs(exact))
+    return spread(jax.vmap(moved)(factors), exact, jnp)
 
 
-def longest_sum(fn: Callable[..., Array], *args: Any) -> int:
-    """The number of terms of the longest sum in fn: what its rounding may grow with.
+def noise(draws: Any) -> Any:
+    """What each result is multiplied by, of standard normal draws."""
+    return 1 + _ETA * draws
+
+
+def spread(moved: Any, exact: Any, xp: Any) -> Any:
+    """The rounding scale, of results that moved, along the first axis.
 
     Args:
-        fn: a function of arrays that returns one array.
-        *args: pytrees of arrays.
+        moved: (samples, ...) results with a relative error in each operation.
+        exact: (...) the result without.
+        xp: `numpy` or `jax.numpy`.
+
+    Returns:
+        (...), at least the absolute value.
+    """
+    moves = (moved - exact[None]) / _ETA
+    return xp.maximum(xp.sqrt(xp.mean(moves**2, axis=0)), xp.abs(exact))
+
+
+def noise_length(jaxpr: "Jaxpr") -> int:
+    """How many factors `evaluate` needs at most."""
+    return _SPREAD + min(DRAWS, max(_sizes(jaxpr), default=1))
+
+
+def working_set(jaxpr: "Jaxpr") -> int:
+    """How many numbers the results of all operations are: at least what an evaluation keeps."""
+    return sum(_sizes(jaxpr))
+
+
+def _sizes(jaxpr: "Jaxpr") -> list[int]:
+    sizes = [math.prod(_shape(v)) for v in jaxpr.invars]
+    for eqn in jaxpr.eqns:
+        inner = _inner(eqn.params)
+        sizes += [] if inner is None else _sizes(inner.jaxpr)
+        sizes += [math.prod(_shape(v)) for v in eqn.outvars]
+    return sizes
+
+
+def longest_sum(jaxpr: "Jaxpr") -> int:
+    """The number of terms of the longest sum in a program: what its rounding may grow with.
+
+    Args:
+        jaxpr: as `jax.make_jaxpr` has it.
 
     Returns:
         At least 1.
 
     Example:
-        >>> longest_sum(lambda x: (2 * x).sum(), jnp.ones(100))
+        >>> longest_sum(jax.make_jaxpr(lambda x: (2 * x).sum())(jnp.ones(100)).jaxpr)
         100
     """
-    flat, tree = jax.tree.flatten(args)
-    closed = jax.make_jaxpr(lambda *flat: fn(*jax.tree.unflatten(tree, flat)))(*flat)
-    return _longest_sum(closed.jaxpr)
-
-
-def _longest_sum(jaxpr: "Jaxpr") -> int:
     longest = 1
     for eqn in jaxpr.eqns:
         inner = _inner(eqn.params)
         if inner is not None:
-            longest = max(longest, _longest_sum(inner.jaxpr))
+            longest = max(longest, longest_sum(inner.jaxpr))
         elif eqn.primitive.name == "dot_general":
             (axes, _), _ = eqn.params["dimension_numbers"]
             longest = max(longest, math.prod(_shape(eqn.invars[0])[a] for a in axes))
@@ -100,29 +134,48 @@ def _longest_sum(jaxpr: "Jaxpr") -> int:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    return value.aval.shape
+    return getattr(value.aval, "shape", ())
 
 
 class _Blur:
-    """Relative errors, read from one list of draws, each array from another place of it.
+    """Relative errors, read from one list of factors, each array from another place of it.
 
-    A generator called for each operation would take ten times as long to compile.
+    These places are fixed when the program is traced: a slice costs the compiler a tenth of what a
+    generator or a gather would.
     """
 
-    def __init__(self, draws: Array, start: Array):
-        self.draws, self.start = draws, start
+    def __init__(self, factors: Array):
+        self.factors, self.start = factors, 0
 
     def __call__(self, value: Any) -> Any:
         dtype, shape = jnp.result_type(value), jnp.shape(value)
         if not jnp.issubdtype(dtype, jnp.floating):
             return value
-        self.start = self.start + _STRIDE
-        index = (jnp.arange(math.prod(shape)) + self.start) % _DRAWS
-        return value * (1 + _ETA * self.draws[index].reshape(shape)).astype(dtype)
+        self.start = (self.start + _STRIDE) % _SPREAD
+        size, there = math.prod(shape), len(self.factors) - self.start
+        factors = jax.lax.slice(self.factors, (self.start,), (self.start + min(size, there),))
+        if size > there:
+            factors = jnp.tile(factors, -(-size // there))[:size]
+        factors = jax.lax.convert_element_type(jax.lax.reshape(factors, shape), dtype)
+        return jax.lax.mul(value, factors)
+
+
+def evaluate(jaxpr: "Jaxpr", consts: Any, args: Any, factors: Array) -> list[Any]:
+    """Run a jaxpr with blurred arithmetic.
+
+    Args:
+        jaxpr: the program.
+        consts: its constants.
+        args: its arguments, flat.
+        factors: (`noise_length`,) what results are multiplied by: ones leave them as they are.
+
+    Returns:
+        Its results, flat.
+    """
+    return _evaluate(jaxpr, consts, args, _Blur(factors))
 
 
 def _evaluate(jaxpr: "Jaxpr", consts: Any, args: Any, blur: _Blur) -> list[Any]:
-    """Run a jaxpr with blurred arithmetic."""
     from jax.extend.core import Literal
 
     values: dict[Any, Any] = {}
