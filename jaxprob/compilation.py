@@ -100,6 +100,11 @@ class _Quick:
                 if not _learn(error, _OPTIONS, without):
                     raise
 
+    def clear_cache(self) -> None:
+        """Forget what has been compiled."""
+        if self._program is not None:
+            self._program.clear_cache()
+
 
 def _left_to_flags(options: dict[str, Any]) -> frozenset[str]:
     """The options that XLA_FLAGS sets."""
@@ -138,11 +143,6 @@ def compile_hastily(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         except jax.errors.JaxRuntimeError as error:
             if not _learn(error, _HASTY, without):
                 raise
-
-    def clear_cache(self) -> None:
-        """Forget what has been compiled."""
-        if self._program is not None:
-            self._program.clear_cache()
 
 
 @contextmanager
