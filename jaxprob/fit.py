@@ -135,6 +135,12 @@ class Fit:
             object.__setattr__(self, "kept_null", value)
         return self.kept_null  # pyright: ignore[reportReturnType]
 
+    def __repr__(self) -> str:
+        shown = {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.repr}
+        if not isinstance(self.status, Tracer) and jnp.shape(self.status) == ():
+            shown["status"] = Status(int(self.status)).name
+        return f"Fit({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
     def _source(self, name: str) -> Source:
         if self.source is None:
             raise ValueError(
