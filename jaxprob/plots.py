@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprob.fit import Fit
+from jaxprob.data.arrays import check_features
+from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.models.base import Status
 from jaxprob.models.decision_tree import SMOOTHING, Params
 from jaxprob.models.trees import Node, nodes_of
@@ -62,7 +63,7 @@ def decision_boundary(
     x: Any,
     y: Any,
     *,
-    features: tuple[int, int] = (0, 1),
+    features: tuple[int | str, int | str] = (0, 1),
     class_names: Sequence[str] | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
@@ -72,7 +73,7 @@ def decision_boundary(
         fit: of a model with `predict_log_proba`.
         x: (n, d) features, d of at least 2.
         y: (n,) labels.
-        features: the columns on the axes.
+        features: the columns on the axes, by their numbers or their names.
         class_names: for the legend.
         ax: matplotlib axes; new ones where None.
 
@@ -81,6 +82,7 @@ def decision_boundary(
         classes are equally so, and the examples.
 
     Raises:
+        ValueError: for other columns than were fitted, and other examples than a fit takes.
         ModuleNotFoundError: without matplotlib.
 
     Example:
@@ -90,9 +92,11 @@ def decision_boundary(
         >>> decision_boundary(fitted, x, y).get_xlabel()
         'x0'
     """
+    if len(features) != 2:
+        raise ValueError(f"features: expected two columns, got {features!r}")
+    x, y = _checked(fit, x, y)
+    names, (i, j) = _names(fit, x), (_column(fit, x, f) for f in features)
     on = _one_axes(ax)
-    names, x, y = _names(fit, x), np.asarray(x, float), np.asarray(y)
-    i, j = features
     spans = [np.linspace(*_padded(x[:, k]), _GRID) for k in (i, j)]
     first, second = np.meshgrid(*spans)
     grid = np.repeat(x.mean(axis=0)[None, :], first.size, axis=0)
@@ -129,6 +133,7 @@ def probabilities(fit: Fit, x: Any, y: Any, *, ax: "Axes | None" = None) -> "Axe
         The axes: a histogram, on a logarithmic scale of counts.
 
     Raises:
+        ValueError: for other columns than were fitted, and other examples than a fit takes.
         ModuleNotFoundError: without matplotlib.
 
     Example:
@@ -138,8 +143,9 @@ def probabilities(fit: Fit, x: Any, y: Any, *, ax: "Axes | None" = None) -> "Axe
         >>> probabilities(fitted, x, y).get_ylabel()
         'examples'
     """
+    x, y = _checked(fit, x, y)
     on = _one_axes(ax)
-    own = np.take_along_axis(np.exp(_log_proba(fit, x)), np.asarray(y)[:, None], axis=1)[:, 0]
+    own = np.take_along_axis(np.exp(_log_proba(fit, x)), y[:, None], axis=1)[:, 0]
     on.hist(own, bins=list(np.linspace(0, 1, 41)), color="tab:blue", log=True)
     on.set(xlabel="probability of the true label", ylabel="examples", xlim=(0, 1))
     return on
@@ -162,6 +168,7 @@ def calibration(fit: Fit, x: Any, y: Any, *, bins: int = 10, ax: "Axes | None" =
         The axes.
 
     Raises:
+        ValueError: for other columns than were fitted, and other examples than a fit takes.
         ModuleNotFoundError: without matplotlib.
 
     Example:
@@ -171,9 +178,10 @@ def calibration(fit: Fit, x: Any, y: Any, *, bins: int = 10, ax: "Axes | None" =
         >>> calibration(fitted, x, y, bins=2).get_xlabel()
         'predicted probability'
     """
+    x, y = _checked(fit, x, y)
     on = _one_axes(ax)
     p = np.exp(_log_proba(fit, x))
-    hit = np.asarray(y)[:, None] == np.arange(p.shape[1])[None, :]
+    hit = y[:, None] == np.arange(p.shape[1])[None, :]
     p, hit = (p[:, 1], hit[:, 1]) if p.shape[1] == 2 else (p.ravel(), hit.ravel())
     groups = [g for g in np.array_split(np.argsort(p, kind="stable"), bins) if len(g)]
     mean = np.array([p[g].mean() for g in groups])
@@ -206,6 +214,7 @@ def confusion_matrix(
         The axes: true classes down, predicted ones across.
 
     Raises:
+        ValueError: for other columns than were fitted, and other examples than a fit takes.
         ModuleNotFoundError: without matplotlib.
 
     Example:
@@ -215,11 +224,12 @@ def confusion_matrix(
         >>> confusion_matrix(fitted, x, y).get_ylabel()
         'true class'
     """
+    x, y = _checked(fit, x, y)
     on = _one_axes(ax)
     log_p = _log_proba(fit, x)
     k = log_p.shape[1]
     counts = np.zeros((k, k), int)
-    np.add.at(counts, (np.asarray(y), np.argmax(log_p, axis=1)), 1)
+    np.add.at(counts, (y, np.argmax(log_p, axis=1)), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     on.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for at in np.ndindex(k, k):
@@ -377,14 +387,41 @@ def _course(name: str, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(fit.trace.value)[made], np.asarray(fit.trace.grad_norm)[made]
 
 
-def _log_proba(fit: Fit, x: Any) -> np.ndarray:
-    if fit.model.predict_log_proba is None:
-        raise ValueError(f"fit: {fit.model.name} predicts no classes")
+def _checked(fit: Fit, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels to draw: one fit of classes, and the columns that were fitted."""
+    model, source = fit.model, fit.source
+    if model.predict_log_proba is None:
+        raise ValueError(f"fit: {model.name} predicts no classes")
     if np.shape(fit.status) != ():
         raise ValueError(f"fit: expected one fit, got fits of shape {np.shape(fit.status)}")
     if int(fit.status) == Status.INVALID_INPUT:
         raise ValueError("fit: its input was invalid, so it predicts nothing")
-    return np.asarray(fit.model.predict_log_proba(fit.params, jnp.asarray(np.asarray(x, float))))
+    check_features(x, fit.feature_names, source.x.shape[1] if isinstance(source, Source) else None)
+    x = np.asarray(x, jnp.result_type(float))
+    data = check_data_of(model, x, None if model.labels is None else y)
+    labels = np.asarray(y if data.y is None else data.y)
+    if labels.shape != (len(x),):
+        raise ValueError(f"y: expected shape ({len(x)},), one of each row of x, got {labels.shape}")
+    return x, labels
+
+
+def _log_proba(fit: Fit, x: np.ndarray) -> np.ndarray:
+    assert fit.model.predict_log_proba is not None  # see _checked
+    return np.asarray(fit.model.predict_log_proba(fit.params, jnp.asarray(x)))
+
+
+def _column(fit: Fit, x: Any, feature: int | str) -> int:
+    """The number of a column that is given by its number or its name."""
+    names = _names(fit, x)
+    if isinstance(feature, str):
+        if feature not in names:
+            raise ValueError(f"features: expected some of {tuple(names)}, got {feature!r}")
+        return list(names).index(feature)
+    if isinstance(feature, bool) or not isinstance(feature, int | np.integer):
+        raise TypeError(f"features: expected numbers or names of columns, got {feature!r}")
+    if not -len(names) <= feature < len(names):
+        raise ValueError(f"features: expected columns among 0..{len(names) - 1}, got {feature}")
+    return int(feature) % len(names)
 
 
 def _padded(values: np.ndarray) -> tuple[float, float]:

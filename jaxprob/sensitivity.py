@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.data.arrays import check_features
 from jaxprob.data.centring import less
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.numerics.linalg import Factor, factorise
@@ -138,7 +139,8 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
         (), or (B,) for many fits: nats per unit of l2. Positive where more penalty is better.
 
     Raises:
-        ValueError: for a fit without l2, or with l1, and for one that has no optimum.
+        ValueError: for a fit without l2, or with l1, for one that has no optimum, and for other
+            columns than were fitted.
 
     Example:
         >>> import jaxprob as jp
@@ -153,6 +155,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     data = check_data_of(model, x, y, weights, offset)
 
     def of_one(theta: Array, problem: Problem) -> Array:
+        check_features(x, fit.feature_names, problem.data.x.shape[1])
         alone = model._replace(log_prior=None)
         rows = Rows(less(data.x, problem.centre), *data[1:4])
         other = Problem(rows, None, None, alone, False, None)

@@ -3,6 +3,7 @@
 import re
 import sys
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,10 @@ import pytest
 import scipy.sparse
 from jax.experimental.sparse import BCOO
 
-from jaxprob import fit, use_all_cores
+from jaxprob import fit, many, use_all_cores
 from jaxprob.data import as_array, check_data, check_scalar, feature_names, shard, violations
 from jaxprob.models import logistic, softmax
-from jaxprob.solvers import gradient, newton
+from jaxprob.solvers import em, gradient, lbfgs, newton, proximal
 
 LOGISTIC = logistic.model()
 SOFTMAX = softmax.model(3)
@@ -327,6 +328,41 @@ def test_minibatches_need_a_key_and_a_size():
         gradient(optax.sgd, learning_rate=0.1, batch_size=0, key=jax.random.key(0))
 
 
+SGD = partial(gradient, optax.sgd, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("solver", [newton, lbfgs, proximal, em, SGD])
+def test_steps_and_tolerances_of_solvers(solver):
+    tol = "grad_tol" if solver is SGD else "tol"
+    with raises(ValueError, "max_steps: expected at least 0, got -1"):
+        solver(max_steps=-1)
+    for bad in (-1e-9, np.nan, np.array(-1.0), jnp.nan, np.float32(-1)):
+        with raises(ValueError, f"{tol}: expected a number of at least 0, got {bad}"):
+            solver(**{tol: bad})
+    for bad in ("1", True, [1e-3], 1j):
+        with raises(TypeError, f"{tol}: expected a number, or None, got"):
+            solver(**{tol: bad})
+    for bad in (1.5, "3", True, None):
+        with raises(TypeError, "max_steps: expected an integer of at least 0, got"):
+            solver(max_steps=bad)
+    for good in (0.0, np.float32(1e-3), jnp.asarray(1e-3), jnp.array([1e-3, 1e-2])):
+        assert solver(**{tol: good}, max_steps=np.int64(0)).max_steps == 0
+    jax.jit(lambda t: solver(**{tol: t}) and t)(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"memory": 0}, "memory: expected at least 1, got 0"),
+        ({"sample_rows": 0}, "sample_rows: expected at least 1, got 0"),
+        ({"sample_dtype": "float16"}, 'sample_dtype: expected "float32", "float64" or None'),
+    ],
+)
+def test_settings_of_lbfgs(settings, message):
+    with raises(ValueError, message):
+        lbfgs(**settings)
+
+
 @pytest.mark.parametrize("num_classes", [1, 0, True, 3.0, "3"])
 def test_wrong_numbers_of_classes(num_classes):
     with raises(ValueError, f"num_classes: expected an integer of at least 2, got {num_classes!r}"):
@@ -382,6 +418,33 @@ def test_the_warning_of_shard_points_at_the_call():
         shard(X.astype(np.float64), Y)
     assert [str(w.message).split(" is ")[0] for w in caught] == ["x"]
     assert caught[0].filename == __file__
+
+
+ONES = np.ones(N)
+CALLS = {
+    "fit": (lambda x: fit(LOGISTIC, x, Y * 1.0, weights=ONES, offset=ONES), "x, weights, offset"),
+    "fit_many": (lambda x: many.fit_many(LOGISTIC, x, Y, l2=np.ones(2)), "x"),
+    "path": (
+        lambda x: many.path(LOGISTIC, x, Y, weights=ONES, num_values=2),
+        "x, weights",
+    ),
+    "cross_validate": (
+        lambda x: many.cross_validate(LOGISTIC, x, Y, folds=np.arange(N) % 2, l2=np.ones(2)),
+        "x",
+    ),
+    "shard": (lambda x: shard(x, Y, ONES), "x, weights"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_warning_names_all_arguments_of_a_call(name):
+    call, names = CALLS[name]
+    _, (one,) = warned(lambda: call(X.astype(np.float64)))
+    told = names.replace(", ", " and ") + (" are" if "," in names else " is")
+    assert str(one.message).startswith(f"{told} float64, but JAX is in float32 mode")
+    assert one.filename == __file__
+    _, (again,) = warned(lambda: call(X.astype(np.float64)))  # of each call
+    assert str(again.message) == str(one.message)
 
 
 def test_lists_promise_no_precision(expected):

@@ -8,7 +8,7 @@ from catalogue import MODELS, draw
 from tolerances import EIGHT_DIGITS, SAME_FIT
 
 from jaxprob import Status, fit
-from jaxprob.many import fit_groups, groups, restarts
+from jaxprob.many import fit_groups, folds, groups, restarts
 from jaxprob.models import logistic
 from jaxprob.solvers import newton
 
@@ -68,6 +68,28 @@ def test_penalties_offsets_frames_and_other_models():
         alone = fit(model, case.x[own], case.y[own], offset=case.offset[own], l2=l2[shop])
         np.testing.assert_allclose(found[shop].params.weights, alone.params.weights, atol=SAME)
         assert found[shop].l2 == l2[shop]
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA, pd.NaT])
+def test_a_missing_group_is_an_error(missing):
+    x, y, names, _ = ragged()
+    names = names.astype(object)
+    names[7] = missing
+    message = f"groups: expected one of each example, got {missing} for example 7"
+    with pytest.raises(ValueError, match=message):
+        fit_groups(LOGISTIC, x, y, names)
+    with pytest.raises(ValueError, match=message):
+        folds(y, jax.random.key(0), groups=names)
+
+
+def test_groups_of_numbers_may_miss_none_and_of_types_must_sort():
+    x, y, names, _ = ragged()
+    with pytest.raises(ValueError, match="groups: .*, got nan for example 2"):
+        fit_groups(LOGISTIC, x, y, np.where(np.arange(len(y)) == 2, np.nan, 1.0))
+    names = names.astype(object)
+    names[7] = 3
+    with pytest.raises(TypeError, match="groups: .* sort together, got some of int, str"):
+        fit_groups(LOGISTIC, x, y, names)
 
 
 def test_no_group_is_filled_up_beyond_twice_its_size(monkeypatch):

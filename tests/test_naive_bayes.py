@@ -311,3 +311,41 @@ def test_columns_that_are_not_there():
         jp.fit(nb.model(2, nb.Categorical((2, 2, 2))), [[0.0, 1.0], [1.0, 1.0]], [0, 1])
     with pytest.raises(ValueError, match="naive Bayes has no parameters that a penalty"):
         jp.fit(nb.model(2), [[0.0], [1.0], [2.0]], [0, 1, 1], l2=1.0)
+
+
+@pytest.mark.parametrize("columns", [None, (1,)])
+def test_samples_of_normals_are_floats_where_the_data_were_integers(columns):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 9, (300, 2)).astype("int32"), rng.integers(0, 2, 300)
+    model = nb.model(2, nb.Gaussian(columns=columns))
+    fit = jp.fit(model, x, y)
+    drawn, _ = model.sample(fit.params, jax.random.key(1), x)
+    assert drawn.dtype == "float32"
+    normal = np.asarray(drawn)[:, 1]
+    assert not np.any(normal == np.round(normal))
+    error = 2.6 / np.sqrt(300)  # standard deviation of integers 0..8; truncation would move by ½
+    assert abs(normal.mean() - x[:, 1].mean()) < 4 * error
+    if columns:
+        np.testing.assert_array_equal(drawn[:, 0], x[:, 0])
+
+
+@pytest.mark.parametrize(
+    "family", [nb.Gaussian(), nb.Bernoulli(), nb.Categorical(2), nb.Multinomial()], ids=repr
+)
+def test_another_number_of_columns_than_was_fitted(family):
+    x, y = np.eye(4, 2, dtype="float32"), np.array([0, 0, 1, 1])
+    params = nb.init(None, x, num_classes=2, features=(family,))
+    model = nb.model(2, family)
+    ask = {
+        "predict": lambda x: model.predict_log_proba(params, x),
+        "likelihood": lambda x: model.log_likelihood(params, x, y),
+        "gradient": lambda x: model.log_likelihood_and_grad(params, x, y),
+        "information": lambda x: model.information(params, x, y),
+        "sample": lambda x: model.sample(params, jax.random.key(0), x),
+    }
+    for call in ask.values():
+        for bad in (x[:, :1], np.tile(x, 2)):
+            with pytest.raises(ValueError, match="x: expected 2 columns, as were fitted, got shap"):
+                call(jnp.asarray(bad))
+    with pytest.raises(ValueError, match=r"x: expected shape \(n, d\), got \(2,\)"):
+        ask["predict"](jnp.ones(2))

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from catalogue import MODELS, draw
 from tolerances import EIGHT_DIGITS, SAME_FIT
@@ -118,11 +119,14 @@ def test_the_chosen_penalty_is_where_the_held_out_likelihood_is_largest():
 def test_the_end_of_the_values_is_said():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 3)), rng.integers(0, 2, 60)  # nothing to learn
+    x = pd.DataFrame(x, columns=["a", "b", "c"])
     choice = choose_l2(LOGISTIC, x, y, jax.random.key(0), values=[0.01, 0.1])
     assert choice.at_end
     assert choice.l2 == pytest.approx(0.1)
     assert choice.derivative > 0
     assert "at the end of the values looked at" in str(choice)
+    for fits in (choice.fit, choice.grid.fits.lane(0), choice.grid.whole.lane(0)):
+        assert fits.feature_names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("values", [[], [0.0, 1.0], [[1.0]], [np.inf]])

@@ -176,3 +176,14 @@ def test_a_separated_fit_says_so():
     fit = jp.fit(logistic.model(), X, [0, 0, 0, 1, 1])
     with pytest.raises(ValueError, match="SEPARATED: the classes can be separated, .*; add l2"):
         sensitivity.infinitesimal_jackknife(fit)
+
+
+def test_validation_examples_have_the_columns_that_were_fitted():
+    import pandas as pd
+
+    x = pd.DataFrame(np.random.default_rng(0).standard_normal((30, 2)), columns=["age", "dose"])
+    y = np.arange(30) % 2
+    fit = jp.fit(logistic.model(), x, y, l2=1.0)
+    for wrong in (x[["dose", "age"]], x[["age"]], x.to_numpy()[:, :1]):
+        with pytest.raises(ValueError, match="x: expected"):
+            sensitivity.l2_gradient(fit, wrong, y)

@@ -142,3 +142,54 @@ def test_plots_show_what_they_say():
     traced = jp.fit(softmax.model(3), x, y, trace=True)
     left, right = jp.plots.convergence({"newton": traced, "again": traced})
     assert len(left.lines) == len(right.lines) == 2
+
+
+DRAWN = {
+    "boundary": jp.plots.decision_boundary,
+    "probabilities": jp.plots.probabilities,
+    "calibration": jp.plots.calibration,
+    "confusion": jp.plots.confusion_matrix,
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_pictures_are_of_the_columns_that_were_fitted(name):
+    draw = DRAWN[name]
+    x, y = table()
+    fit = jp.fit(logistic.model(), x, y)
+    draw(fit, x, y)
+    draw(fit, x.to_numpy(), y)
+    bad = {
+        r"x: .*fitted, \('age', 'dose'\), got \('dose', 'age'\); pass x\[": (x[["dose", "age"]], y),
+        r"x: .*fitted, \('age', 'dose'\), got \('a', 'dose'\)$": (
+            x.set_axis(["a", "dose"], axis=1),
+            y,
+        ),
+        r"x: expected 2 columns, as were fitted, got shape \(200, 1\)": (x[["age"]], y),
+        "x: expected finite numbers, got nan": (x.where(x > 0), y),
+        "y: expected integers 0..1 for 2 classes, got -1": (x, y - 1),
+        "y: expected one entry for each of the 200 rows of x, got 199": (x, y[1:]),
+    }
+    for message, (wrong_x, wrong_y) in bad.items():
+        with pytest.raises(ValueError, match=message):
+            draw(fit, wrong_x, wrong_y)
+
+
+def test_columns_of_a_picture_may_be_named():
+    x, y = table()
+    fit = jp.fit(logistic.model(), x, y)
+    ax = jp.plots.decision_boundary(fit, x, y, features=("dose", 0))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("dose", "age")
+    for wrong in (("dose", "weight"), (0, 2), (0,)):
+        with pytest.raises(ValueError, match="features: expected"):
+            jp.plots.decision_boundary(fit, x, y, features=wrong)
+    with pytest.raises(TypeError, match="features: expected numbers or names"):
+        jp.plots.decision_boundary(fit, x, y, features=(0, 1.0))
+
+
+def test_a_fit_is_shown_with_the_name_of_its_status():
+    x, y = table()
+    assert "status=CONVERGED, log_likelihood=" in repr(jp.fit(logistic.model(), x, y))
+    seen = []
+    jax.jit(lambda c: seen.append(repr(jp.fit(logistic.model(), x, y, weights=c))) or c)(1.0 * y)
+    assert "status=" in seen[0]

@@ -11,7 +11,7 @@ from tolerances import SAME_FIT
 
 from jaxprob import Status, fit
 from jaxprob.many import cross_validate, folds
-from jaxprob.models import logistic, softmax
+from jaxprob.models import logistic, naive_bayes, softmax
 
 KEY = jax.random.key(0)
 SAME = SAME_FIT["float64"]
@@ -172,6 +172,37 @@ def test_a_class_missing_from_the_other_folds_is_said():
     several = cross_validate(logistic.model(), x, y, KEY, num_folds=4, l2=np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match="no penalty has a fit in every fold"):
         several.best()
+
+
+def test_a_fold_without_weight_is_not_scored_and_says_so():
+    x, y, _ = (np.asarray(a) for a in draw(MODELS["logistic"], 2, n=60)[1:4])
+    fold = np.arange(60) % 3
+    weights = (fold != 1).astype(float)
+    cv = cross_validate(logistic.model(), x, y, folds=fold, weights=weights, l2=np.array([1.0, 3]))
+    assert np.all(cv.fits.status == Status.CONVERGED)
+    assert cv.used.tolist() == [[[True, False, True]]] * 2
+    assert cv.weight.tolist() == [[20, 0, 20]]
+    line = "penalty 0, repeat 0, fold 1: not scored: its examples have weight zero"
+    assert cv.failures()[0] == line
+    assert "6 of 6 fits converged, 2 of them without a score" in str(cv)
+    kept = cross_validate(
+        logistic.model(),
+        x[fold != 1],
+        y[fold != 1],
+        folds=fold[fold != 1] // 2,
+        l2=np.array([1.0, 3]),
+    )
+    np.testing.assert_allclose(cv.mean(), kept.mean(), rtol=1e-8)
+    assert cv.best() == kept.best()
+
+
+def test_what_failed_has_the_remedy_of_the_model():
+    x = np.array([0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 1, 0])[:, None]
+    model = naive_bayes.model(2, naive_bayes.Bernoulli(smoothing=0.0))
+    cv = cross_validate(model, x, np.arange(12) // 6, folds=np.arange(12) % 2)
+    for line in cv.failures():
+        assert "SEPARATED: a value never occurs in a class, so its logit runs off; add smo" in line
+    assert cv.failures()
 
 
 def test_the_simplest_is_within_an_error_of_the_best():

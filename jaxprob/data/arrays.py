@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -38,6 +39,31 @@ def feature_names(x: Any) -> tuple[str, ...] | None:
     """
     columns = getattr(x, "column_names", getattr(x, "columns", None))  # pyarrow has both
     return None if columns is None else tuple(str(c) for c in columns)
+
+
+def check_features(x: Any, fitted: tuple[str, ...] | None, width: int | None) -> None:
+    """Raise a ValueError unless x has the columns that were fitted, in their order.
+
+    Args:
+        x: (n, d); only a DataFrame has names.
+        fitted: the names of the features of a fit, None where it has none.
+        width: how many features it has, None where that is not known.
+
+    Raises:
+        ValueError: with what was fitted and what is there.
+
+    Example:
+        >>> check_features([[1.0, 2.0]], ("age", "dose"), 2)
+    """
+    names, shape = feature_names(x), np.shape(x)
+    if width is not None and (len(shape) != 2 or shape[1] != width):
+        raise ValueError(f"x: expected {width} columns, as were fitted, got shape {shape}")
+    if names is None or fitted is None or names == fitted:
+        return
+    hint = ""
+    if sorted(names) == sorted(fitted):
+        hint = "; pass x[list(fit.feature_names)]"
+    raise ValueError(f"x: expected the columns that were fitted, {fitted}, got {names}{hint}")
 
 
 def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
@@ -103,13 +129,9 @@ def check_array(name: str, value: Any, *, shape: str, ndim: int) -> Array | np.n
     _check_dtype(name, host.dtype)
     _check_axes(name, host, shape, ndim)
     typed = hasattr(value, "dtype") or hasattr(value, "columns")  # a list promises no precision
-    if host.dtype == np.float64 and typed and not _in_float64():
-        warnings.warn(
-            f"{name} is float64, but JAX is in float32 mode, so it is rounded to float32. To "
-            'compute in float64, call jax.config.update("jax_enable_x64", True) before that',
-            UserWarning,
-            stacklevel=_levels_up(),
-        )
+    if host.dtype == np.float64 and typed and name != "y" and not _in_float64():
+        with OneWarning() as told:
+            told.names[name] = None
     if host.dtype == np.float64 and not _in_float64():
         with np.errstate(over="ignore"):  # to inf, which the check of the values names
             host = host.astype(np.float32)
@@ -121,6 +143,38 @@ def check_array(name: str, value: Any, *, shape: str, ndim: int) -> Array | np.n
             raise ValueError(f"{name}: expected values within int32, got {low} to {high}")
         host = host.astype(np.int32)
     return host
+
+
+_TOLD: ContextVar["OneWarning | None"] = ContextVar("told", default=None)
+
+
+class OneWarning:
+    """Inside, arguments that are rounded to float32 are noted; at the end one warning names all.
+
+    Inside of another one it is that one.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}  # in order
+
+    def __enter__(self) -> "OneWarning":
+        outer = _TOLD.get()
+        self._token = _TOLD.set(self) if outer is None else None
+        return outer or self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if self._token is None:
+            return
+        _TOLD.reset(self._token)
+        if self.names and kind is None:
+            every, one = " and ".join(self.names), len(self.names) == 1
+            warnings.warn(
+                f"{every} {'is' if one else 'are'} float64, but JAX is in float32 mode, so "
+                f"{'it is' if one else 'they are'} rounded to float32. To compute in float64, call "
+                'jax.config.update("jax_enable_x64", True) before that',
+                UserWarning,
+                stacklevel=_levels_up(),
+            )
 
 
 def _host_labels(host: np.ndarray) -> np.ndarray:
@@ -135,7 +189,7 @@ def _in_float64() -> bool:
 
 
 def _levels_up() -> int:
-    """The `stacklevel` at which `as_array` was called from outside of this package."""
+    """The `stacklevel` at which this package was called."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals["__name__"].startswith("jaxprob."):
         level, frame = level + 1, frame.f_back

@@ -10,7 +10,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.compilation import eager_jit
-from jaxprob.data.arrays import check_array, feature_names
+from jaxprob.data.arrays import OneWarning, check_array, feature_names
 from jaxprob.data.loading import load
 from jaxprob.numerics.passes import total
 
@@ -143,22 +143,23 @@ def check_data(
         >>> check_data([[1.0], [2.0]], [True, False], num_classes=2).y.tolist()
         [1, 0]
     """
-    names = feature_names(x)
-    x = check_array("x", x, shape="(n, d)", ndim=2)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.result_type(float))
-    n = x.shape[0]
-    if n == 0:
-        raise ValueError(f"x: expected at least one example, got shape {x.shape}")
-    check_is_wanted(y, num_classes)
-    if y is not None:
-        y = check_array("y", y, shape="(n,)", ndim=1)
-        check_length("y", y, n)
-    if weights is not None:
-        weights = check_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
-        check_length("weights", weights, n)
-    if offset is not None:
-        offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
+    with OneWarning():
+        names = feature_names(x)
+        x = check_array("x", x, shape="(n, d)", ndim=2)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(jnp.result_type(float))
+        n = x.shape[0]
+        if n == 0:
+            raise ValueError(f"x: expected at least one example, got shape {x.shape}")
+        check_is_wanted(y, num_classes)
+        if y is not None:
+            y = check_array("y", y, shape="(n,)", ndim=1)
+            check_length("y", y, n)
+        if weights is not None:
+            weights = check_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
+            check_length("weights", weights, n)
+        if offset is not None:
+            offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
     arrays = x, y, weights, offset
 
     def check() -> None:

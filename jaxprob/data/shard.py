@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxprob.data.arrays import as_array, feature_names
+from jaxprob.data.arrays import OneWarning, as_array, feature_names
 from jaxprob.data.checks import Data, check_length
 
 
@@ -43,12 +43,16 @@ def shard(
     if len(mesh.axis_names) != 1:
         raise ValueError(f"mesh: expected one axis, got {mesh.axis_names}")
     names = feature_names(x)
-    x = as_array("x", x, shape="(n, d)", ndim=2)
-    y = as_array("y", y, shape="(n,)", ndim=1)
-    n = x.shape[0]
-    check_length("y", y, n)
-    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-    weights = np.ones(n, dtype) if weights is None else weights
+    with OneWarning():
+        x = as_array("x", x, shape="(n, d)", ndim=2)
+        y = as_array("y", y, shape="(n,)", ndim=1)
+        n = x.shape[0]
+        check_length("y", y, n)
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+        weights = np.ones(n, dtype) if weights is None else weights
+        weights = as_array("weights", weights, shape="(n,)", ndim=1)
+        if offset is not None:
+            offset = as_array("offset", offset, shape="(n,)", ndim=np.ndim(offset))
     added = -n % mesh.size
     place = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
 
@@ -57,7 +61,5 @@ def shard(
             a = jnp.pad(a, [(0, added)] + [(0, 0)] * (a.ndim - 1))
         return jax.device_put(a, place)
 
-    weights = as_array("weights", weights, shape="(n,)", ndim=1)
-    if offset is not None:
-        offset = spread(as_array("offset", offset, shape="(n,)", ndim=np.ndim(offset)))
+    offset = None if offset is None else spread(offset)
     return Data(spread(x), spread(y), spread(weights), offset, names)

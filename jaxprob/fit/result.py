@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.scipy.special import xlogy
 
-from jaxprob.models.base import Model
+from jaxprob.models.base import Model, Status
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.report import Report, report
@@ -154,6 +155,12 @@ class Fit:
         if "null" not in self.cache:
             self.cache["null"] = _null(self._source("null_log_likelihood").bare())
         return self.cache["null"]
+
+    def __repr__(self) -> str:
+        shown = {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.repr}
+        if not isinstance(self.status, Tracer) and jnp.shape(self.status) == ():
+            shown["status"] = Status(int(self.status)).name
+        return f"Fit({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
     def _source(self, name: str) -> Source:
         if self.source is None:

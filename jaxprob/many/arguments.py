@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.data import check_array, check_data, check_scalar
+from jaxprob.data.arrays import OneWarning
 from jaxprob.fit import check_firth
 from jaxprob.many.keeping import kept
 from jaxprob.many.lanes import Lanes
@@ -37,6 +38,18 @@ def make_lanes(
     Returns:
         Lanes, and the names of the features where x has them.
     """
+    with OneWarning():
+        return _lanes(model, given, init, in_axes, firth=firth)
+
+
+def _lanes(
+    model: Model,
+    given: Mapping[str, Any],
+    init: Any,
+    in_axes: Mapping[str, int | None] | None,
+    *,
+    firth: bool,
+) -> tuple[Lanes, tuple[str, ...] | None]:
     in_axes = in_axes or {}
     unknown = set(in_axes) - set(given) - {"init"}
     if unknown:

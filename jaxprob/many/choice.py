@@ -13,7 +13,8 @@ Source: Bengio, Gradient-based optimization of hyperparameters, Neural Computati
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def choose_l2(
         A Choice.
 
     Raises:
-        ValueError: as `cross_validate`, and for values that are not positive.
+        ValueError: as `cross_validate`, and for values or a tolerance that are not positive.
         TypeError: as `cross_validate`.
 
     Example:
@@ -108,6 +109,8 @@ def choose_l2(
         >>> choice.at_end, 1 < choice.l2 < 1000
         (False, True)
     """
+    if not tol > 0:
+        raise ValueError(f"tol: expected a positive number, got {tol}")
     data = check_data_of(model, x, y, weights, offset)
     if values is None:
         rows = {"weights": data.weights, "offset": data.offset}
@@ -144,6 +147,8 @@ def choose_l2(
     whole = fit(
         model, data.x, data.y, weights=data.weights, offset=data.offset, l2=l2, solver=solver
     )
+    named = partial(replace, feature_names=data.feature_names)
+    whole, grid = named(whole), replace(grid, fits=named(grid.fits), whole=named(grid.whole))
     at_end = bool(at in (np.log(values[0]), np.log(values[-1])))
     return Choice(l2, whole, score, slope, at_end, grid)
 

@@ -56,7 +56,7 @@ def folds(
     seeds = np.asarray(jax.random.key_data(jax.random.split(key, repeats)))
     generators = [np.random.default_rng(seed) for seed in seeds]
     if groups is not None:
-        group = _groups(groups, n)
+        _, group = check_groups(groups, n)
         if group.max() + 1 < num_folds:
             raise ValueError(
                 f"num_folds: expected at most one for each of {group.max() + 1} groups, "
@@ -66,12 +66,51 @@ def folds(
     return np.stack([_dealt(rng, y if stratified else None, n, num_folds) for rng in generators])
 
 
-def _groups(groups: Any, n: int) -> np.ndarray:
-    """(n,) a number for each group."""
+def check_groups(groups: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """What groups there are, and to which of them each example belongs.
+
+    Args:
+        groups: (n,) of any type that sorts.
+        n: the number of examples.
+
+    Returns:
+        (G,) sorted, and (n,) 0..G-1.
+
+    Raises:
+        ValueError: for another shape, and missing entries.
+        TypeError: for types that do not sort together.
+
+    Example:
+        >>> names, member = check_groups(["b", "a", "b"], 3)
+        >>> names.tolist(), member.tolist()
+        (['a', 'b'], [1, 0, 1])
+    """
     groups = np.asarray(groups)
     if groups.shape != (n,):
         raise ValueError(f"groups: expected shape ({n},), one of each example, got {groups.shape}")
-    return np.unique(groups, return_inverse=True)[1]
+    by_one = groups.dtype == object
+    missing = [_is_missing(g) for g in groups] if by_one else groups != groups
+    if np.any(missing):
+        i = np.argmax(missing)
+        raise ValueError(
+            f"groups: expected one of each example, got {groups[i]} for example {i}; drop such "
+            "examples, or give them a group of their own"
+        )
+    try:
+        return np.unique(groups, return_inverse=True)
+    except TypeError as error:
+        kinds = sorted({type(g).__name__ for g in groups})
+        raise TypeError(
+            f"groups: expected values that sort together, got some of {', '.join(kinds)}"
+        ) from error
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, or does not equal itself, as NaN and what libraries have for it."""
+    try:
+        return value is None or not bool(value == value)
+    except TypeError:  # pandas.NA, of which nothing is known
+        return True
 
 
 def _dealt(rng: np.random.Generator, y: np.ndarray | None, n: int, num_folds: int) -> np.ndarray:

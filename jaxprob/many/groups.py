@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.many.fitting import fit_many
+from jaxprob.many.folds import check_groups
 from jaxprob.models.base import Model, Status
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Rows
@@ -119,7 +120,7 @@ def fit_groups(
 
     Raises:
         ValueError: as `jaxprob.fit`, and unless there is a group for each example.
-        TypeError: as `jaxprob.fit`.
+        TypeError: as `jaxprob.fit`, and for groups that do not sort together.
 
     Example:
         >>> from jaxprob.models import logistic
@@ -130,10 +131,8 @@ def fit_groups(
     """
     data = check_data_of(model, x, y, weights, offset)
     n = data.x.shape[0]
-    groups = np.asarray(groups)
-    if groups.shape != (n,):
-        raise ValueError(f"groups: expected shape ({n},), one of each example, got {groups.shape}")
-    values, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    values, member = check_groups(groups, n)
+    sizes = np.bincount(member)
     own = {"l2": l2, "l1": l1}
     for name, penalty in own.items():
         if penalty is not None and np.ndim(penalty) > 0 and np.shape(penalty) != values.shape:

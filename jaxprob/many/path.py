@@ -19,6 +19,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.compilation import eager_jit
+from jaxprob.data.arrays import OneWarning
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.arguments import make_lanes
 from jaxprob.many.neighbours import Grid, fit_grid
@@ -125,25 +126,18 @@ def path(
     """
     if not (isinstance(l1_ratio, int | float) and 0 <= l1_ratio <= 1):
         raise ValueError(f"l1_ratio: expected a number from 0 to 1, got {l1_ratio!r}")
-    if values is None:
-        values = penalties(
-            model,
-            x,
-            y,
-            l1_ratio=l1_ratio,
-            num_values=num_values,
-            smallest=smallest,
-            weights=weights,
-            offset=offset,
-        )
-    else:
-        values = np.array(values)
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"values: expected shape (m,), at least one, got {values.shape}")
-    l2 = values * (1 - l1_ratio) if l1_ratio < 1 else None
-    l1 = values * l1_ratio if l1_ratio > 0 else None
-    given = {"x": x, "y": y, "weights": weights, "offset": offset, "l2": l2, "l1": l1}
-    lanes, names = make_lanes(model, given)
+    rows = {"x": x, "y": y, "weights": weights, "offset": offset}
+    with OneWarning():
+        if values is None:
+            settings = {"l1_ratio": l1_ratio, "num_values": num_values, "smallest": smallest}
+            values = penalties(model, **rows, **settings)
+        else:
+            values = np.array(values)
+        if values.ndim != 1 or len(values) == 0:
+            raise ValueError(f"values: expected shape (m,), at least one, got {values.shape}")
+        l2 = values * (1 - l1_ratio) if l1_ratio < 1 else None
+        l1 = values * l1_ratio if l1_ratio > 0 else None
+        lanes, names = make_lanes(model, rows | {"l2": l2, "l1": l1})
     grid = Grid(lanes.base, {name: np.asarray(a) for name, a in lanes.own.items()}, values, None)
     fits, _ = fit_grid(grid, solver, names, memory_budget=memory_budget, progress=progress)
     return Path(fits, values, float(l1_ratio))

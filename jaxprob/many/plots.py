@@ -78,6 +78,7 @@ def coefficients(path: Path, *, chosen: float | None = None, ax: "Axes | None" =
         largest are named.
 
     Raises:
+        ValueError: for a path without a positive penalty.
         ModuleNotFoundError: without matplotlib.
 
     Example:
@@ -90,6 +91,8 @@ def coefficients(path: Path, *, chosen: float | None = None, ax: "Axes | None" =
     on = new_axes(1) if ax is None else ax
     order = np.argsort(path.values)
     order = order[path.values[order] > 0]
+    if not len(order):
+        raise ValueError(f"path: expected some positive penalty, got {path.values}")
     lines, names = path.coefficients()[order], path.names()
     least = path.values[order][0]
     for rank, i in enumerate(np.argsort(-np.abs(lines[0]))):

@@ -266,7 +266,10 @@ def predict_log_proba(params: Params, x: Array, *, offset: Array | None = None) 
         offset: (n,) added to the logits.
 
     Returns:
-        (n, 2), nats: log p(y=0|x), log p(y=1|x).
+        (n, 2), nats: log p(y=0|x), log p(y=1|x); NaN for rows with NaN.
+
+    Raises:
+        ValueError: for another number of columns than of weights.
 
     Example:
         >>> params = Params(jnp.array([0.0]), None)

@@ -37,7 +37,15 @@ from jaxprob.compilation import compiled
 from jaxprob.models.base import Bind, ClosedForm, Estimate, Features, Labels, Model, Status
 from jaxprob.models.families import Bernoulli as Bernoulli
 from jaxprob.models.families import Categorical as Categorical
-from jaxprob.models.families import Family, check_columns, check_families, columns_of, curve, score
+from jaxprob.models.families import (
+    Family,
+    check_columns,
+    check_families,
+    check_widths,
+    columns_of,
+    curve,
+    score,
+)
 from jaxprob.models.families import Gaussian as Gaussian
 from jaxprob.models.families import Multinomial as Multinomial
 from jaxprob.numerics import log_softmax, total
@@ -148,6 +156,7 @@ def log_likelihood(
         >>> round(float(log_likelihood(params, x, y, features=(Bernoulli(),))), 4)
         -2.7726
     """
+    check_widths(features, params.features, x)
     known = statistics(x, y, weights, num_classes=len(params.class_logits), features=features)
     return of_statistics(params, known, features=features)[0]
 
@@ -212,6 +221,7 @@ def log_likelihood_and_grad(
         (-2.7726, [[0.0], [0.0]])
     """
     del block_bytes
+    check_widths(features, params.features, x)
     known = statistics(x, y, weights, num_classes=len(params.class_logits), features=features)
     return of_statistics(params, known, features=features)
 
@@ -243,6 +253,7 @@ def information(
         >>> jnp.diag(information(params, x, y, features=(Bernoulli(),))).tolist()
         [0.5, 0.5, 0.0, 0.5]
     """
+    check_widths(features, params.features, x)
     known = statistics(x, y, weights, num_classes=len(params.class_logits), features=features)
     theta, unravel = ravel_pytree(params)
 
@@ -456,12 +467,15 @@ def sample(
     Args:
         params: Params.
         key: a typed PRNG key.
-        x: (n, d) floating: how many things a multinomial row counts, and columns that no family
-            describes, stay as they are.
+        x: (n, d): how many things a multinomial row counts, and columns that no family describes,
+            stay as they are.
         features: families of blocks of columns.
 
     Returns:
-        (n, d) of x's dtype, and (n,) int32.
+        (n, d) floating, also where x holds integers, and (n,) int32.
+
+    Raises:
+        ValueError: for another number of columns than was fitted.
 
     Example:
         >>> params = init(None, jnp.zeros((1, 2)), num_classes=2, features=(Bernoulli(),))
@@ -469,6 +483,8 @@ def sample(
         >>> x.shape, y.shape
         ((3, 2), (3,))
     """
+    check_widths(features, params.features, x)
+    x = jnp.asarray(x, jnp.result_type(x.dtype, params.class_logits.dtype))
     own, *keys = jax.random.split(key, 1 + len(features))
     y = jax.random.categorical(own, params.class_logits, shape=x.shape[:1]).astype(jnp.int32)
     for family, part, key in zip(features, params.features, keys, strict=True):
@@ -487,8 +503,11 @@ def predict_log_proba(params: Params, x: Array, *, features: tuple[Family, ...])
         features: families of blocks of columns.
 
     Returns:
-        (n, K), nats; NaN where no class can have made the example, such as of a category that the
-        model does not know.
+        (n, K), nats; NaN for rows with NaN, and where no class can have made the example, such as
+        of a category that the model does not know.
+
+    Raises:
+        ValueError: for another number of columns than was fitted.
 
     Example:
         >>> params = init(None, jnp.zeros((1, 1)), num_classes=2, features=(Gaussian(),))
@@ -591,6 +610,7 @@ _REASONS = (
 
 def _joint(params: Params, x: Array, features: tuple[Family, ...]) -> Array:
     """(n, K) log p(x, k), without what is the same for all classes and parameters."""
+    check_widths(features, params.features, x)
     parts = zip(features, params.features, strict=True)
     each = sum(family.log_probs(own, columns_of(family, x)) for family, own in parts)
     return log_softmax(params.class_logits)[None, :] + each

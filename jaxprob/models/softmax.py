@@ -317,7 +317,10 @@ def predict_log_proba(
         parameterisation: "reference" or "symmetric".
 
     Returns:
-        (n, K), nats.
+        (n, K), nats; NaN for rows with NaN.
+
+    Raises:
+        ValueError: for another number of columns than of weights.
 
     Example:
         >>> params = Params(jnp.zeros((2, 1)), None)

@@ -33,10 +33,17 @@ def matvec(x: Array, w: Array) -> Array:
     Returns:
         (n,), or (n, k).
 
+    Raises:
+        ValueError: unless there is a column for each weight.
+
     Example:
         >>> matvec(jnp.eye(2), jnp.array([1.0, 2.0])).tolist()
         [1.0, 2.0]
     """
+    if x.shape[-1:] != w.shape[-1:]:
+        raise ValueError(
+            f"x: expected {w.shape[-1]} columns, one for each weight, got shape {x.shape}"
+        )
     return matmul(x, w) if w.ndim == 1 else matmul(x, w.T)
 
 

@@ -31,6 +31,7 @@ from jaxprob.models.base import Evidence, Status
 from jaxprob.numerics.products import vdot
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, with_status
 from jaxprob.solvers.problem import Known, Problem
+from jaxprob.solvers.settings import check_count, check_tolerance
 
 _RELIABLE = 8  # times the rounding of the objective, from which on a gain tells the rate
 _SLOWEST = 0.999999  # rate that is believed
@@ -138,12 +139,11 @@ def em(*, tol: Array | float | None = None, max_steps: int = 1000) -> EM:
         A solver.
 
     Raises:
-        ValueError: for fewer than no steps.
+        ValueError: for a negative number of steps, or a tolerance that is negative or NaN.
+        TypeError: for what is no number.
 
     Example:
         >>> em(max_steps=20).max_steps
         20
     """
-    if max_steps < 0:
-        raise ValueError(f"max_steps: expected at least 0, got {max_steps}")
-    return EM(tol, max_steps)
+    return EM(check_tolerance("tol", tol), check_count("max_steps", max_steps, least=0))

@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jaxprob.models.base import Status
 from jaxprob.solvers.driver import State, blank, with_status
 from jaxprob.solvers.problem import Known, Problem
+from jaxprob.solvers.settings import check_count, check_tolerance
 
 if TYPE_CHECKING:
     import optax
@@ -152,8 +153,10 @@ def gradient(
         A solver.
 
     Raises:
-        TypeError: for an optimiser already made: its learning rate could not be traced.
-        ValueError: for minibatches without a key, or a batch size below 1.
+        TypeError: for an optimiser already made: its learning rate could not be traced; and for
+            what is no number.
+        ValueError: for minibatches without a key, a batch size below 1, a negative number of steps,
+            or a tolerance that is negative or NaN.
 
     Example:
         >>> import optax
@@ -165,8 +168,10 @@ def gradient(
             "optimiser: expected a function such as optax.sgd, with its settings as keywords here "
             f"(gradient(optax.sgd, learning_rate=0.1)), got {optimiser!r}"
         )
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    check_count("max_steps", max_steps, least=0)
+    check_tolerance("grad_tol", grad_tol)
+    if batch_size is not None:
+        check_count("batch_size", batch_size, least=1)
     if batch_size is not None and key is None:
         raise ValueError("key: expected a typed PRNG key, such as jax.random.key(0), got None")
     traced = {k: v for k, v in hyper.items() if isinstance(v, float | Array) or hasattr(v, "dtype")}

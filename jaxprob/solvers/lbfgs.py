@@ -38,6 +38,7 @@ from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
 from jaxprob.solvers.linesearch import Move, all_finite
 from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.quasi_newton import At, no_pairs, step, unknown
+from jaxprob.solvers.settings import check_count, check_tolerance
 
 _ROWS_PER_PARAM = 100
 _PARTS = 4  # of the sample, of which the first Hessian, far from the optimum, takes one
@@ -277,8 +278,21 @@ def lbfgs(
     Returns:
         A solver.
 
+    Raises:
+        ValueError: for a negative number of steps, of rows or of past steps, or a tolerance that is
+            negative or NaN, and for another dtype.
+        TypeError: for what is no number.
+
     Example:
         >>> lbfgs(memory=10).memory
         10
     """
-    return LBFGS(tol, max_steps, memory, sample_rows, sample_dtype)
+    check_count("max_steps", max_steps, least=0)
+    check_count("memory", memory, least=1)
+    if sample_rows is not None:
+        check_count("sample_rows", sample_rows, least=1)
+    if sample_dtype not in (None, "float32", "float64"):
+        raise ValueError(
+            f'sample_dtype: expected "float32", "float64" or None, got {sample_dtype!r}'
+        )
+    return LBFGS(check_tolerance("tol", tol), max_steps, memory, sample_rows, sample_dtype)

@@ -42,6 +42,7 @@ from jaxprob.solvers.driver import (
 from jaxprob.solvers.linesearch import Move
 from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.quasi_newton import At, no_pairs, step
+from jaxprob.solvers.settings import check_count, check_tolerance
 
 _MOST_MOVES = 10  # with one Hessian
 _FEW_MOVES = 4  # where another Hessian is cheap
@@ -290,8 +291,12 @@ def newton(*, tol: Array | float | None = None, max_steps: int = 100) -> Newton:
     Returns:
         A solver.
 
+    Raises:
+        ValueError: for a negative number of steps, or a tolerance that is negative or NaN.
+        TypeError: for what is no number.
+
     Example:
         >>> newton(max_steps=20).max_steps
         20
     """
-    return Newton(tol, max_steps)
+    return Newton(check_tolerance("tol", tol), check_count("max_steps", max_steps, least=0))

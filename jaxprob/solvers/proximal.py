@@ -39,6 +39,7 @@ from jaxprob.solvers.driver import (
 )
 from jaxprob.solvers.linesearch import backtrack
 from jaxprob.solvers.problem import Known, Problem
+from jaxprob.solvers.settings import check_count, check_tolerance
 
 _IDLE_STEPS = 4
 _MOST_SWEEPS = 200
@@ -173,8 +174,12 @@ def proximal(*, tol: Array | float | None = None, max_steps: int = 100) -> Proxi
     Returns:
         A solver.
 
+    Raises:
+        ValueError: for a negative number of steps, or a tolerance that is negative or NaN.
+        TypeError: for what is no number.
+
     Example:
         >>> proximal(max_steps=20).max_steps
         20
     """
-    return Proximal(tol, max_steps)
+    return Proximal(check_tolerance("tol", tol), check_count("max_steps", max_steps, least=0))

@@ -12,5 +12,6 @@ from jaxprob.models.families.discrete import score as score
 from jaxprob.models.families.family import Family as Family
 from jaxprob.models.families.family import check_columns as check_columns
 from jaxprob.models.families.family import check_families as check_families
+from jaxprob.models.families.family import check_widths as check_widths
 from jaxprob.models.families.family import columns_of as columns_of
 from jaxprob.models.families.gaussian import Gaussian as Gaussian

@@ -131,6 +131,27 @@ def check_columns(families: tuple[Family, ...], num_columns: int) -> None:
             raise ValueError(f"x: expected {len(sizes)} columns of categories, got {columns}")
 
 
+def check_widths(families: tuple[Family, ...], params: tuple[Any, ...], x: Any) -> None:
+    """Raise a ValueError unless x has the columns that parameters are for.
+
+    Args:
+        families: some.
+        params: of each.
+        x: (n, d).
+
+    Example:
+        >>> family = Gaussian()
+        >>> check_widths((family,), (family.init(2, 3, "float32"),), np.zeros((5, 2)))
+    """
+    if x.ndim != 2:
+        raise ValueError(f"x: expected shape (n, d), got {x.shape}")
+    check_columns(families, x.shape[1])
+    for family, part in zip(families, params, strict=True):
+        width = family.width(part)
+        if family.columns is None and x.shape[1] != width:
+            raise ValueError(f"x: expected {width} columns, as were fitted, got shape {x.shape}")
+
+
 def check_families(families: Any) -> tuple[Any, ...]:
     """Families as a tuple, their settings checked; no two describe the same column.
 
