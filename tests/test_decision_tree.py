@@ -153,6 +153,65 @@ def test_trees_are_those_of_scikit_learn(data, least, x64):
     assert sorted(map(tuple, mine)) == sorted(map(tuple, counts[counts.sum(axis=1) > 0]))
 
 
+def many_values(seed, kind, n=700, d=3):
+    """Three classes, by more values of a column than a byte can number."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)).astype(np.float32).astype(float)
+    if kind == "tied":
+        x = np.round(100 * x) / 128
+    hint = x[:, 0] + np.sin(3 * x[:, 1]) + rng.gumbel(size=n)
+    return x, np.digitize(hint, [0.5, 2.0])
+
+
+@pytest.mark.parametrize("kind", ["continuous", "tied"])
+def test_trees_of_many_values_are_those_of_scikit_learn(kind, x64):
+    """Down to where two questions of small nodes are as good: to depth 4."""
+    x, y = many_values(0, kind)
+    other_x, other_y = many_values(1, kind)
+    assert min(len(np.unique(column)) for column in x.T) > 255
+    deep = dt.grow(x, y, num_classes=3, depth=4).params
+    for depth in range(1, 5):
+        made = dt.limited(deep, depth)
+        tree, counts = of_scikit_learn(x, y, None, 3, max_depth=depth)
+        mine = float(dt.log_likelihood(made, jnp.asarray(x), jnp.asarray(y), smoothing=0.0))
+        assert abs(mine - sum(best_value(row) for row in counts)) <= 1e-9 * len(y)
+        p = (counts + 0.5) / (counts.sum(axis=1, keepdims=True) + 1.5)
+        theirs = np.log(p[tree.apply(other_x.astype(np.float32)), other_y]).sum()
+        mine = float(dt.log_likelihood(made, jnp.asarray(other_x), jnp.asarray(other_y)))
+        assert abs(mine - theirs) <= 1e-9 * len(y)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_bins": 255}])
+def test_few_events_are_found_in_a_tail_and_in_between(settings):
+    """At the depth at which an exact tree finds them; with bins as the documentation says."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5_000, 2)).astype("float32")
+    for rank, depth in ((-5, 1), (2_000, 2)):
+        events = np.argsort(x[:, 1])[rank:][:5]
+        y = np.zeros(5_000, int)
+        y[events] = 1
+        made = dt.grow(jnp.asarray(x), y, num_classes=2, depth=depth, **settings).params
+        log_p = np.asarray(dt.predict_log_proba(made, jnp.asarray(x), smoothing=0.0))
+        if settings:
+            assert (np.exp(log_p[events, 1]) < 0.5).all()
+        else:
+            np.testing.assert_array_equal(np.exp(log_p[:, 1]), y)
+
+
+def test_deep_trees_take_memory_for_examples_not_for_nodes():
+    """Arrays of nodes × columns × values would take 80 MB; those of examples 1 MB."""
+    n, d = 300, 4
+    grow = jax.jit(lambda x, y: dt.grow(x, y, num_classes=5, depth=14).params)
+    shapes = jax.ShapeDtypeStruct((n, d), "float32"), jax.ShapeDtypeStruct((n,), "int32")
+    compiled = grow.lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 4e6
+    x, y = many_values(2, "continuous", n, d)
+    made = compiled(jnp.asarray(x, "float32"), jnp.asarray(y, "int32"))
+    leaves = np.asarray(made.counts[2**14 - 1 :])
+    assert (np.count_nonzero(leaves, axis=1) <= 1).all()  # as deep as examples differ
+    assert leaves.sum() == n
+
+
 def test_thresholds_are_those_of_scikit_learn(x64):
     x, y = load_iris(return_X_y=True)
     x = x[:, 3:].astype(np.float32).astype(float)
@@ -199,6 +258,46 @@ def test_weights_are_repeats(x64):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("factor", [2.0**-12, 2.0**12])
+def test_a_common_factor_of_the_weights_changes_no_question(factor, dtype):
+    x, y, c = few_values(16, missing=0.2)
+    x, c = jnp.asarray(x, dtype), jnp.asarray(c, dtype)
+    usual, scaled = (dt.grow(x, y, w, num_classes=3, depth=3).params for w in (c, factor * c))
+    assert usual.is_split.any()
+    for a, b in zip(usual[:3], scaled[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(factor * usual.counts, scaled.counts)
+
+
+def test_weights_that_make_one_example_of_all(x64):
+    """Settings that count examples mean nothing then, and a split costs nothing."""
+    x, y, c = few_values(17)
+    shares = c / c.sum()
+    bare = {"num_classes": 3, "depth": 3, "smoothing": 0.0}
+    for light, settings, status in (
+        (shares, {}, "CONVERGED"),
+        (shares, {"smoothing": 0.5}, "INVALID_INPUT"),
+        (shares / 3, {"min_leaf_weight": 0.1}, "INVALID_INPUT"),
+        (shares, {"min_gain": 0.1}, "INVALID_INPUT"),
+        (2 * shares, {"smoothing": 0.5}, "CONVERGED"),
+        (np.eye(len(y))[0], {"smoothing": 0.5}, "CONVERGED"),  # one example
+        (np.eye(len(y))[0] / 2, {"smoothing": 0.5}, "INVALID_INPUT"),
+    ):
+        made = dt.grow(x, y, light, **{**bare, **settings})
+        if light[1:].any():
+            assert jp.Status(int(made.status)).name == status
+        else:  # other classes have no weight
+            assert (int(made.status) == jp.Status.INVALID_INPUT) == (status == "INVALID_INPUT")
+    fit = jp.fit(dt.model(3, 3), x, y, weights=shares)
+    assert "normalised_weights" in fit.report().failures[0].reason
+    params = dt.grow(x, y, shares, **bare).params
+    with pytest.raises(ValueError, match="params: expected a tree of weights that sum to more"):
+        dt.prune_bic(params)
+    assert jnp.isnan(jax.jit(dt.prune_bic)(params).counts).all()
+    every = dt.grow(x, y, c, **bare).params
+    assert not jnp.isnan(jax.jit(dt.prune_bic)(every).counts).any()
+
+
 def test_lanes_are_loops(x64):
     x, y, _ = few_values(8, missing=0.2)
     weights = np.random.default_rng(0).integers(0, 3, (3, len(y))).astype(float)
@@ -213,10 +312,11 @@ def test_lanes_are_loops(x64):
 
 
 def test_compiled_is_eager(x64):
-    x, y, c = few_values(9, missing=0.2)
-    compiled = dt.grow(x, y, c, num_classes=3, depth=2).params
+    x, y, c = few_values(9, n=10, d=2, missing=0.2)
+    compiled = dt.grow(x, y, c, num_classes=3, depth=1).params
+    assert compiled.is_split.all()
     with jax.disable_jit():
-        eager = dt.grow(jnp.asarray(x), jnp.asarray(y), jnp.asarray(c), num_classes=3, depth=2)
+        eager = dt.grow(jnp.asarray(x), jnp.asarray(y), jnp.asarray(c), num_classes=3, depth=1)
     for a, b in zip(compiled, eager.params, strict=True):
         np.testing.assert_array_equal(a, b)
 

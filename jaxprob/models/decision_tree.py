@@ -20,10 +20,14 @@ shares, which keeps its digits where ℓ would cancel.)
 
 A tree is grown greedily, level by level: each node is split by the question with the largest gain,
 of those with enough weight on both sides, and with missing entries on the side where they gain
-more. The candidates come from a histogram of each column in up to 255 bins, which for columns with
-so many different values or fewer are all that there are. Among equally good ones (to rounding) the
-first feature, and the lowest threshold, is taken. Finding the best tree of all is NP-hard; what
-a fit returns is CONVERGED in that every node has its best question.
+more. The candidates are all cuts between values that differ, or with `max_bins` those between bins.
+Among equally good ones (to rounding) the first feature, and the lowest threshold, is taken. Finding
+the best tree of all is NP-hard; what a fit returns is CONVERGED in that every node has its best
+question.
+
+Weights count examples, and so do `smoothing` and `min_leaf_weight`, while `min_gain` is in nats of
+all examples. Without these three a common factor of the weights changes nothing; with one of them
+weights that sum to one or less, as if all examples were one, have the status INVALID_INPUT.
 
 Pruning goes from the leaves up, with values V of the nodes as leaves and a price c of a split:
 
@@ -34,7 +38,8 @@ half of log n for each parameter more: K - 1 probabilities, and a threshold.
 
 Source: equations 3.23-3.26 of the project's mathematics; Breiman, Friedman, Olshen and Stone,
 Classification and Regression Trees, 1984; Quinlan, C4.5, 1993 (information gain); Ke et al.,
-LightGBM, NIPS 2017 (histograms); Hyafil and Rivest, Information Processing Letters 5, 1976.
+LightGBM, NIPS 2017 (bins); Mehta, Agrawal and Rissanen, SLIQ, EDBT 1996 (orders of the columns);
+Hyafil and Rivest, Information Processing Letters 5, 1976.
 """
 
 import math
@@ -45,9 +50,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from jaxprob.models.base import Bind, Choice, Features, Labels, Model, Status
-from jaxprob.models.trees import MOST_BINS, Binned, binned, grown, nodes_of, restricted
+from jaxprob.models.trees import MOST_BINS, Columns, grown, nodes_of, restricted, sorted_columns
 from jaxprob.models.trees import best_subtree as best_subtree
 from jaxprob.numerics import total
 from jaxprob.numerics.products import matmul
@@ -225,16 +231,16 @@ def grow(
     *,
     num_classes: int,
     depth: int = 6,
-    min_leaf_weight: float = 1.0,
+    min_leaf_weight: float = 0.0,
     min_gain: float = 0.0,
     smoothing: float = SMOOTHING,
-    max_bins: int = MOST_BINS,
+    max_bins: int | None = None,
     max_features: int | None = None,
     key: Array | None = None,
 ) -> Choice:
     """Grow a tree: the best question for each node (equation 3.25).
 
-    With `vmap` over weights a column is put into bins once, and each weighting grows its tree.
+    With `vmap` over weights a column is sorted once, and each weighting grows its tree.
 
     Args:
         x: (n, d) floating, NaN where an entry is missing.
@@ -242,16 +248,17 @@ def grow(
         weights: (n,) c_i ≥ 0; one each where None.
         num_classes: K.
         depth: D.
-        min_leaf_weight: on both sides of a question, at least.
+        min_leaf_weight: on both sides of a question, at least; anything positive where zero.
         min_gain: of a question, nats: more than this.
         smoothing: a, of the probabilities of the leaves; only the status depends on it.
-        max_bins: of a column, from 2 to 255.
+        max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only.
         max_features: how many columns, drawn for each node, may be asked for; any where None.
         key: a typed PRNG key with which they are drawn; a fixed one where None.
 
     Returns:
-        Choice of Params, with status CLASS_ABSENT where a class has no weight and nothing is
-        smoothed, CONVERGED otherwise.
+        Choice of Params, with status INVALID_INPUT where the weights sum to one or less and a
+        setting counts examples, CLASS_ABSENT where a class has no weight and nothing is smoothed,
+        CONVERGED otherwise.
 
     Raises:
         ValueError: for settings out of their ranges.
@@ -274,7 +281,8 @@ def grow(
     }
     params = _grow(x, y, weights, key, max_bins=max_bins, **rules)
     unknown = jnp.asarray(jnp.inf, params.counts.dtype)
-    return Choice(params, status_of(params.counts[0], smoothing), unknown)
+    is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
+    return Choice(params, status_of(params.counts[0], smoothing, is_light), unknown)
 
 
 def leaf(params: Params, x: Array) -> Array:
@@ -292,12 +300,11 @@ def leaf(params: Params, x: Array) -> Array:
         >>> leaf(grow(x, y, num_classes=2, depth=1).params, x).tolist()
         [0, 0, 1, 1]
     """
-    n, d = x.shape
-    rows, values = d * jnp.arange(n, dtype=jnp.int32), x.reshape(-1)
-    node = jnp.zeros(n, jnp.int32)
+    rows = jnp.arange(x.shape[0], dtype=jnp.int32)
+    node = jnp.zeros_like(rows)
     for level in range(params.depth):
         at = node + (2**level - 1)
-        value = values[rows + params.feature[at]]
+        value = x[rows, params.feature[at]]
         further = (value > params.threshold[at]).astype(jnp.int32)
         node = 2 * node + jnp.where(jnp.isnan(value), params.missing_right[at], further)
     return node
@@ -379,7 +386,11 @@ def prune_bic(params: Params, *, count_thresholds: bool = True) -> Params:
         count_thresholds: whether a threshold is a parameter.
 
     Returns:
-        Params of the same shapes.
+        Params of the same shapes. Inside `jit` and `vmap` their counts are NaN for what is a
+        ValueError outside.
+
+    Raises:
+        ValueError: for a tree of weights that sum to one or less: a split would cost nothing.
 
     Example:
         >>> x, y = jnp.arange(8.0)[:, None], jnp.array([0, 1, 0, 0, 1, 1, 1, 1])
@@ -390,8 +401,15 @@ def prune_bic(params: Params, *, count_thresholds: bool = True) -> Params:
     counts = params.counts
     each = (counts.shape[-1] - 1 + count_thresholds) / 2
     n = jnp.sum(counts[0])
+    is_light = jnp.any(params.is_split) & (n <= 1 + _slack(n.dtype))
+    if not isinstance(is_light, Tracer) and is_light:
+        raise ValueError(
+            f"params: expected a tree of weights that sum to more than one example, got {n:g}, "
+            f"whose logarithm prices nothing; {REMEDY}"
+        )
     price = each * jnp.log(jnp.where(n > 0, n, 1.0))
-    return _kept(params, best_subtree(params.is_split, _maximal(counts), price))
+    kept = _kept(params, best_subtree(params.is_split, _maximal(counts), price))
+    return kept._replace(counts=jnp.where(is_light, jnp.nan, kept.counts))
 
 
 def feature_gain(params: Params, num_features: int) -> Array:
@@ -476,20 +494,21 @@ def model(
     num_classes: int,
     depth: int = 6,
     *,
-    min_leaf_weight: float = 1.0,
+    min_leaf_weight: float = 0.0,
     min_gain: float = 0.0,
     smoothing: float = SMOOTHING,
-    max_bins: int = MOST_BINS,
+    max_bins: int | None = None,
 ) -> Model:
     """A decision tree for `jaxprob.fit`, which grows it. NaN in x is a missing entry.
 
     Args:
         num_classes: K.
         depth: D, how many questions lead to a leaf at most; up to 16, in memory for 2^D leaves.
-        min_leaf_weight: on both sides of a question, at least.
+        min_leaf_weight: on both sides of a question, at least; anything positive where zero.
         min_gain: of a question, nats: more than this.
         smoothing: a, as how many examples of each class count in each leaf beforehand.
-        max_bins: of a column, from 2 to 255.
+        max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only,
+            so that few examples in a tail may share a bin with others. All where None.
 
     Returns:
         A Model; two of them with the same settings are equal.
@@ -535,7 +554,7 @@ def check_settings(
         min_leaf_weight: on both sides of a question.
         min_gain: of a question.
         smoothing: a.
-        max_bins: of a column.
+        max_bins: of a column, or None.
 
     Raises:
         ValueError: naming the setting.
@@ -546,7 +565,7 @@ def check_settings(
     integers = (
         ("num_classes", num_classes, 2, math.inf),
         ("depth", depth, 1, MOST_LEVELS),
-        ("max_bins", max_bins, 2, MOST_BINS),
+        ("max_bins", MOST_BINS if max_bins is None else max_bins, 2, MOST_BINS),
     )
     for name, value, low, high in integers:
         if type(value) is not int or not low <= value <= high:
@@ -584,12 +603,12 @@ def check_max_features(max_features: Any, d: float = math.inf) -> None:
 
 
 def of_columns(
-    columns: Binned, y: Array, weights: Array, key: Array | None, **rules: Any
+    columns: Columns, y: Array, weights: Array, key: Array | None, **rules: Any
 ) -> Params:
-    """A tree from columns in bins: what trees of one forest share.
+    """A tree from sorted columns: what trees of one forest share.
 
     Args:
-        columns: of `jaxprob.models.trees.binned`.
+        columns: of `jaxprob.models.trees.sorted_columns`.
         y: (n,) int32 labels in 0..K-1.
         weights: (n,) c_i ≥ 0.
         key: with which the columns of each node are drawn, where not all are asked for.
@@ -599,15 +618,12 @@ def of_columns(
         Params.
 
     Example:
-        >>> columns, y = binned(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
-        >>> rules = dict(depth=1, min_leaf_weight=1.0, min_gain=0.0, max_features=None)
+        >>> columns, y = sorted_columns(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
+        >>> rules = dict(depth=1, min_leaf_weight=0.0, min_gain=0.0, max_features=None)
         >>> of_columns(columns, y, jnp.ones(2), None, num_classes=2, **rules).threshold.tolist()
         [2.5]
     """
-    levels, leaves = grown(columns, y, weights, key, **rules)
-    parts = (jnp.concatenate(part) for part in zip(*levels, strict=True))
-    feature, threshold, missing_right, counts = parts
-    return Params(feature, threshold, missing_right, jnp.concatenate([counts, leaves]))
+    return Params(*grown(columns, y, weights, key, **rules))
 
 
 def log_of_shares(p: Array) -> Array:
@@ -649,12 +665,34 @@ def weighted(each: Array, weights: Array | None) -> Array:
     return total(jnp.where(weights > 0, weights * each, 0.0))
 
 
-def status_of(counts: Array, smoothing: float) -> Array:
+def too_light(weights: Array | None, *settings: float) -> Array:
+    """Whether examples count for so little together that settings in examples make no sense.
+
+    Args:
+        weights: (n,) c_i ≥ 0; one each where None.
+        *settings: that count examples, or nats of all of them; it does not matter if all are zero.
+
+    Returns:
+        () bool: whether several examples sum to one or less (to rounding), or one to less.
+
+    Example:
+        >>> [bool(too_light(jnp.array(c), 0.5)) for c in ([0.5, 0.5], [0.0, 1.0], [1.0, 0.5])]
+        [True, False, False]
+    """
+    if weights is None or not any(settings):
+        return jnp.zeros((), bool)
+    total, slack = jnp.sum(weights), _slack(weights.dtype)
+    most = jnp.where(jnp.sum(weights > 0) > 1, 1 + slack, 1 - slack)
+    return (total > 0) & (total <= most)
+
+
+def status_of(counts: Array, smoothing: float, is_light: Array | bool = False) -> Array:
     """What became of a tree, from the weights of the classes at its root.
 
     Args:
         counts: (K,).
         smoothing: a.
+        is_light: () what `too_light` says.
 
     Returns:
         () int32, a Status.
@@ -664,7 +702,8 @@ def status_of(counts: Array, smoothing: float) -> Array:
         'CLASS_ABSENT'
     """
     absent = jnp.any(counts <= 0) & (smoothing == 0)
-    return jnp.where(absent, jnp.int32(Status.CLASS_ABSENT), jnp.int32(Status.CONVERGED))
+    status = jnp.where(absent, jnp.int32(Status.CLASS_ABSENT), jnp.int32(Status.CONVERGED))
+    return jnp.where(is_light, jnp.int32(Status.INVALID_INPUT), status)
 
 
 @partial(
@@ -681,19 +720,23 @@ def _grow(
     *,
     num_classes: int,
     max_features: int | None,
-    max_bins: int,
+    max_bins: int | None,
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
     key = jax.random.key(0) if key is None and max_features is not None else key
     own = {"num_classes": num_classes, "max_features": max_features, **rules}
-    max_bins = max(2, min(max_bins, len(x)))  # there are no more different values
-    return of_columns(binned(x, max_bins), _labels(y, num_classes), c, key, **own)
+    return of_columns(sorted_columns(x, max_bins), _labels(y, num_classes), c, key, **own)
 
 
 def _labels(y: Array, num_classes: int) -> Array:
     """As int32, none of which is out of range: such data has a status of its own."""
     return jnp.clip(jnp.asarray(y), 0, num_classes - 1).astype(jnp.int32)
+
+
+def _slack(dtype: Any) -> float:
+    """What a sum of weights that should be one may be off by."""
+    return float(jnp.finfo(dtype).eps) ** 0.5
 
 
 def _log_proba(counts: Array, smoothing: float) -> Array:
@@ -748,6 +791,13 @@ def _expected(x: Any, xp: Any) -> str:
 
 
 MAY_MISS = Features(_any, _expected, missing=True)
+REMEDY = "scale them, such as with jaxprob.data.normalised_weights"
 REASONS = (
     (Status.CLASS_ABSENT, "a class has no example of positive weight; add smoothing, or drop it"),
+    (
+        Status.INVALID_INPUT,
+        "labels, weights or features are out of their range, or the weights sum to one example or "
+        f"less, beside which smoothing, min_leaf_weight and min_gain make no sense: {REMEDY}, or "
+        "set these to 0",
+    ),
 )

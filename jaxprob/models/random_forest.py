@@ -18,7 +18,8 @@ over these trees alone is the example's out-of-bag probability, and needs no oth
 
     p_oob(y_i|x_i) = mean of p_t(y_i|x_i) over t with m_ti = 0                            (3.28)
 
-with m_ti how often tree t has drawn example i.
+with m_ti how often tree t has drawn example i. They are drawn again, from the seed; the weights in
+the leaves of a tree tell whether they are those that it was grown on.
 
 Source: equations 3.27-3.28 of the project's mathematics; Breiman, Bagging predictors, Machine
 Learning 24, 1996, and Random forests, Machine Learning 45, 2001.
@@ -31,10 +32,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 from jaxprob.compilation import compiled
 from jaxprob.models import decision_tree
-from jaxprob.models.base import Bind, Choice, Labels, Model
+from jaxprob.models.base import Bind, Choice, Labels, Model, Status
 from jaxprob.models.decision_tree import (
     MAY_MISS,
     REASONS,
@@ -44,9 +46,10 @@ from jaxprob.models.decision_tree import (
     log_of_shares,
     of_columns,
     status_of,
+    too_light,
     weighted,
 )
-from jaxprob.models.trees import MOST_BINS, binned
+from jaxprob.models.trees import sorted_columns
 
 SMOOTHING = 0.1
 _AT_A_TIME = 16  # trees that an accelerator grows side by side
@@ -60,11 +63,14 @@ class OutOfBag(NamedTuple):
             seen.
         weight: () of these.
         log_proba: (n, K) log p_oob; NaN for examples that every tree has seen.
+        status: () int32, a Status: INVALID_INPUT, with NaN in all else, where the trees were grown
+            on something else, CONVERGED otherwise.
     """
 
     log_likelihood: Array
     weight: Array
     log_proba: Array
+    status: Array
 
 
 def init(
@@ -211,12 +217,12 @@ def grow(
     max_features: int | None = None,
     bootstrap: bool = True,
     seed: int = 0,
-    min_leaf_weight: float = 1.0,
+    min_leaf_weight: float = 0.0,
     min_gain: float = 0.0,
     smoothing: float = SMOOTHING,
-    max_bins: int = MOST_BINS,
+    max_bins: int | None = None,
 ) -> Choice:
-    """Grow all trees, from columns that are put into bins once.
+    """Grow all trees, from columns that are sorted once.
 
     On a CPU one tree is grown after the other, where it stays in the cache; elsewhere sixteen at a
     time.
@@ -232,14 +238,15 @@ def grow(
             rounded down.
         bootstrap: whether each tree is grown on a bootstrap sample, or on all examples.
         seed: of everything random.
-        min_leaf_weight: on both sides of a question, at least.
+        min_leaf_weight: on both sides of a question, at least; anything positive where zero.
         min_gain: of a question, nats: more than this.
         smoothing: a, of the probabilities of the leaves; only the status depends on it.
-        max_bins: of a column, from 2 to 255.
+        max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only.
 
     Returns:
-        Choice of Params with T in front, with status CLASS_ABSENT where a class has no weight and
-        nothing is smoothed, CONVERGED otherwise.
+        Choice of Params with T in front, with status INVALID_INPUT where the weights sum to one or
+        less and a setting counts examples, CLASS_ABSENT where a class has no weight and nothing is
+        smoothed, CONVERGED otherwise.
 
     Raises:
         ValueError: for settings out of their ranges.
@@ -273,7 +280,8 @@ def grow(
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
     every = jnp.zeros(num_classes, x.dtype).at[_labels(y, num_classes)].add(c)
     unknown = jnp.asarray(jnp.inf, x.dtype)
-    return Choice(params, status_of(every, smoothing), unknown)
+    is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
+    return Choice(params, status_of(every, smoothing, is_light), unknown)
 
 
 def draws(key: Array, weights: Array) -> Array:
@@ -320,7 +328,11 @@ def out_of_bag(
         smoothing: a of each leaf.
 
     Returns:
-        OutOfBag.
+        OutOfBag. What is a ValueError outside of `jit` and `vmap` is its status inside.
+
+    Raises:
+        ValueError: for data, weights or a seed with which the leaves of some tree would weigh
+            something else, and for a forest grown without `bootstrap`.
 
     Example:
         >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]] * 5), jnp.array([0, 0, 1, 1] * 5)
@@ -329,20 +341,50 @@ def out_of_bag(
         >>> float(out.weight), bool(jnp.exp(out.log_likelihood / out.weight) > 0.9)
         (20.0, True)
     """
-    c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-    keys = jax.random.split(jax.random.key(seed), params.feature.shape[0])
+    num_trees = params.feature.shape[0]
+    check_forest(num_trees, seed, True)
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    c = jnp.ones(x.shape[0], x.dtype) if weights is None else jnp.asarray(weights, x.dtype)
+    keys = jax.random.split(jax.random.key(seed), num_trees)
+    found, agrees = _out_of_bag(params, x, y, c, keys, smoothing)
+    if not isinstance(agrees, Tracer) and not agrees.all():
+        raise ValueError(
+            f"seed, x, y, weights: expected those that the forest was grown on, but tree "
+            f"{int(jnp.argmin(agrees))} of {num_trees} has other weights in its leaves than seed "
+            f"{seed} draws; pass the data and the seed that it was grown with, for which bootstrap "
+            "must have been True"
+        )
+    return found
 
-    def add(so_far: tuple[Array, Array], one: tuple[Params, Array]) -> tuple[Any, None]:
+
+@compiled()
+def _out_of_bag(
+    params: Params, x: Array, y: Array, c: Array, keys: Array, smoothing: float
+) -> tuple[OutOfBag, Array]:
+    """What the trees say, and (T,) whether each was grown on what its key draws."""
+    k = params.counts.shape[-1]
+    labels = _labels(y, k)
+
+    def add(so_far: tuple[Array, Array], one: tuple[Params, Array]) -> tuple[Any, Array]:
         tree, key = one
         sums, times = so_far
-        out = (draws(_bootstrap_key(key), c) == 0).astype(x.dtype)
-        return (sums + out[:, None] * _proba(tree, x, smoothing), times + out), None
+        drawn = draws(_bootstrap_key(key), c)
+        out = (drawn == 0).astype(x.dtype)
+        counts = tree.counts[tree.feature.shape[0] :]
+        again = jnp.zeros_like(counts).at[decision_tree.leaf(tree, x), labels].add(c * drawn)
+        slack = jnp.finfo(counts.dtype).eps ** 0.5  # of sums in another order
+        agrees = jnp.all(jnp.abs(again - counts) <= slack * counts)
+        return (sums + out[:, None] * _proba(tree, x, smoothing), times + out), agrees
 
-    zero = jnp.zeros((x.shape[0], params.counts.shape[-1]), x.dtype), jnp.zeros_like(c)
-    (sums, times), _ = jax.lax.scan(add, zero, (params, keys))
+    zero = jnp.zeros((x.shape[0], k), x.dtype), jnp.zeros_like(c)
+    (sums, times), agrees = jax.lax.scan(add, zero, (params, keys))
     log_p = log_of_shares(sums / times[:, None])
     known = jnp.where(times > 0, c, 0.0)
-    return OutOfBag(weighted(_own(log_p, y), known), jnp.sum(known), log_p)
+    sound = jnp.all(agrees)
+    value, weight = weighted(_own(log_p, y), known), jnp.sum(known)
+    value, weight, log_p = (jnp.where(sound, a, jnp.nan) for a in (value, weight, log_p))
+    status = jnp.where(sound, jnp.int32(Status.CONVERGED), jnp.int32(Status.INVALID_INPUT))
+    return OutOfBag(value, weight, log_p, status), agrees
 
 
 def feature_gain(params: Params, num_features: int) -> Array:
@@ -373,10 +415,10 @@ def model(
     max_features: int | None = None,
     bootstrap: bool = True,
     seed: int = 0,
-    min_leaf_weight: float = 1.0,
+    min_leaf_weight: float = 0.0,
     min_gain: float = 0.0,
     smoothing: float = SMOOTHING,
-    max_bins: int = MOST_BINS,
+    max_bins: int | None = None,
 ) -> Model:
     """A random forest for `jaxprob.fit`, which grows it. NaN in x is a missing entry.
 
@@ -387,10 +429,10 @@ def model(
         max_features: how many columns, drawn for each node, may be asked for; √d where None.
         bootstrap: whether each tree is grown on a bootstrap sample, or on all examples.
         seed: of everything random.
-        min_leaf_weight: on both sides of a question, at least.
+        min_leaf_weight: on both sides of a question, at least; anything positive where zero.
         min_gain: of a question, nats: more than this.
         smoothing: a, as how many examples of each class count in each leaf beforehand.
-        max_bins: of a column, from 2 to 255.
+        max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only.
 
     Returns:
         A Model; two of them with the same settings are equal.
@@ -467,12 +509,11 @@ def _grow(
     num_classes: int,
     num_trees: int,
     bootstrap: bool,
-    max_bins: int,
+    max_bins: int | None,
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
-    max_bins = max(2, min(max_bins, len(x)))  # there are no more different values
-    columns, y = binned(x, max_bins), _labels(y, num_classes)
+    columns, y = sorted_columns(x, max_bins), _labels(y, num_classes)
 
     def one(key: Array) -> Params:
         own = c * draws(_bootstrap_key(key), c) if bootstrap else c

@@ -1,8 +1,11 @@
-"""Parts of trees: columns as codes, growing, pruning, and what people read."""
+"""Parts of trees: columns in order, growing, pruning, and what people read."""
 
 from jaxprob.models.trees.binning import MOST_BINS as MOST_BINS
 from jaxprob.models.trees.binning import Binned as Binned
 from jaxprob.models.trees.binning import binned as binned
+from jaxprob.models.trees.columns import Columns as Columns
+from jaxprob.models.trees.columns import sorted_columns as sorted_columns
+from jaxprob.models.trees.growing import Grown as Grown
 from jaxprob.models.trees.growing import grown as grown
 from jaxprob.models.trees.pruning import best_subtree as best_subtree
 from jaxprob.models.trees.pruning import restricted as restricted
