@@ -32,7 +32,7 @@ from jaxprob.solvers.driver import (
     is_doubtful,
     is_open,
     is_unproved,
-    lacks_class,
+    no_optimum,
     seek,
 )
 from jaxprob.solvers.newton import judge
@@ -227,7 +227,7 @@ def _first(
         theta = problem.start_for(solver) if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
         state = solver.start(problem, fixed, theta, known)
-        state = checked(problem, state, lacks_class(problem))
+        state = checked(problem, state, no_optimum(problem))
         data, evidence = problem.data, state.evidence
         rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
         model = problem.model

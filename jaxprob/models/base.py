@@ -242,6 +242,9 @@ class Model(NamedTuple):
     """(params, *queries, x, y, weights) -> (m,) nats: for a model whose density is made of the
     examples. Its `log_prob`, `sample` and `predict_log_proba` take these as their last arguments,
     too, and its log-likelihood leaves each example out of its own density."""
+    unbounded: Callable[..., Array] | None = None
+    """(*examples, weights) -> () bool, whether the examples alone say that the likelihood has no
+    bound, since a density can shrink onto points: such fits are COLLAPSED."""
     em: ExpectationMaximisation | None = None
     """The steps of expectation-maximisation, where there is something latent to expect."""
     parameter_names: Callable[..., tuple[str, ...]] | None = None

@@ -24,6 +24,21 @@ x_j in p_{-i}(x_i), and z_ij = A (x_i - x_j),
     M = Σ_i c_i Σ_{j≠i} r_ij z_ij z_ijᵀ
     ∂ℓ/∂s_e = (M A⁻ᵀ)_ee A_ee - W,        ∂ℓ/∂A_ef = -(M A⁻ᵀ)_ef,  e > f                  (3.16)
 
+In the bandwidth ℓ may have several maxima. A fit looks at the multiples of Silverman's rule, over
+all of the range that maxima can be in (`jaxprob.models.kernels.start`), and climbs from the best. A
+scalar bandwidth, as one of a single column, is then that of the highest maximum, unless one is as
+narrow as a step of that search; a diagonal or full one is that of a maximum near the best multiple,
+and `Fit.gap` is the distance to that maximum, to second order.
+
+What repeats favours narrow kernels. Where each example coincides with another one, or where each
+does so in a column that has a bandwidth of its own, ℓ has no bound, and the fit is COLLAPSED. Data
+rounded to some width have a maximum near a quarter of it, that of a density of spikes: right, but
+hardly what is wanted. Then take the bandwidth from `isj` or another rule, or spread the examples
+over what was rounded away, x + width · (u - 1/2) with u uniform in (0, 1), before they are fitted.
+
+Weights are repeats in (3.15), so that a common factor of all weights multiplies ℓ and leaves the
+density alone.
+
 Where columns have bounds, kernels are reflected there: p(x) is the sum of (3.14) over x and its
 mirror images, and zero outside. With two bounds in a column, what is further out than one width is
 lost. That of the top-hat kernel is constant but for jumps, so its likelihood (3.15) has no gradient
@@ -35,8 +50,6 @@ Source: Silverman, Density Estimation for Statistics and Data Analysis, 1986, se
 and 4.2; Duin, IEEE Transactions on Computers C-25, 1976 (leave-one-out likelihood).
 """
 
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,11 +57,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxprob.data.arrays import check_columns
 from jaxprob.models import kernels
 from jaxprob.models.base import Bind, Features, Model, Status
-from jaxprob.models.kernels import KERNELS
 from jaxprob.models.kernels import Bandwidth as Params
 from jaxprob.models.kernels import Grid as Grid
 from jaxprob.models.kernels import interpolate as interpolate
@@ -56,17 +69,27 @@ from jaxprob.models.kernels import inverse_factor as factor_of
 from jaxprob.models.kernels import isj as isj
 from jaxprob.models.kernels import scott as scott
 from jaxprob.models.kernels import silverman as silverman
+from jaxprob.models.kernels.arguments import (
+    check_number,
+    check_points,
+    check_positive,
+)
+from jaxprob.models.kernels.kernel import check_kernel
+from jaxprob.models.kernels.mirrors import (
+    Bounds,
+    checked_bounds,
+    expected,
+    folded,
+    images_of,
+    inside,
+    valid,
+)
+from jaxprob.models.kernels.start import best_multiple, coincide
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower
 from jaxprob.numerics.products import matmul
 
 BANDWIDTHS = ("scalar", "diagonal", "full")
-_MOST_IMAGES = 729
-_ROWS = 512  # at a time, of what is compared with all others
-_JUST_REACHED = 1.05  # times the distance to the farthest nearest neighbour
-
-Bounds = tuple[tuple[float | None, float | None], ...] | None
-"""(lowest, highest) of each column, None where there is no such; or one such pair for all."""
 
 
 def init(
@@ -76,8 +99,9 @@ def init(
     *,
     kernel: str = "gaussian",
     bandwidth: str = "diagonal",
+    bounds: Bounds = None,
 ) -> Params:
-    """Silverman's rule; with a compact kernel so wide that each example reaches another.
+    """The multiple of Silverman's rule that predicts examples best (equation K.12).
 
     Args:
         key: not used: the same start with every key.
@@ -85,6 +109,7 @@ def init(
         weights: (n,) c_i ≥ 0; one each where None.
         kernel: "gaussian", "epanechnikov", "tophat" or "exponential".
         bandwidth: "scalar", "diagonal" or "full".
+        bounds: of the columns, see `model`.
 
     Returns:
         Params in the dtype of x; a full bandwidth is in proportion to the covariance.
@@ -94,18 +119,18 @@ def init(
         (1,)
     """
     del key
-    d = x.shape[1]
+    check_points(x, weights, name="x")
+    x, weights = jax.lax.stop_gradient((x, weights))
+    h = silverman(x, weights)
+    h = jnp.where(h == 0, 1.0, h)  # of a constant column, which is reported as such
     if bandwidth == "full":
-        log_scale, lower = of_bandwidth(_silverman_matrix(x, weights))
+        rule = _of_spread(_correlation(x, weights), h)
+    elif bandwidth == "scalar":
+        rule = Params(jnp.mean(jnp.log(h), keepdims=True), jnp.zeros(0, x.dtype))
     else:
-        log_scale, lower = jnp.log(silverman(x, weights)), jnp.zeros(0, x.dtype)
-    if bandwidth == "scalar":
-        log_scale = jnp.mean(log_scale, keepdims=True)
-    start = Params(log_scale, lower)
-    if kernel not in kernels.COMPACT:
-        return start
-    wider = jnp.maximum(1.0, _JUST_REACHED * _farthest(x, weights, _matrix(start, d)))
-    return Params(log_scale + jnp.log(wider), lower / wider)
+        rule = Params(jnp.log(h), jnp.zeros(0, x.dtype))
+    images = images_of(x, checked_bounds(bounds))[1:]
+    return best_multiple(rule, x, weights, images, kernel=kernel)
 
 
 def log_prob(
@@ -135,10 +160,13 @@ def log_prob(
         >>> round(float(log_prob(params, jnp.array([1.0]), jnp.array([[0.0], [2.0]]))), 4)
         -1.4189
     """
-    d = points.shape[1]
+    check_points(points, weights)
+    check_kernel(kernel)
+    d, bounds = points.shape[1], checked_bounds(bounds)
+    _check_one(x, d)
     c = jnp.ones(len(points), x.dtype) if weights is None else weights
     factor = _matrix(params, d)
-    images = jnp.stack([image[0] for image in _images(x[None, :], bounds)])
+    images = jnp.stack([image[0] for image in images_of(x[None, :], bounds)])
     z = matmul(images[:, None, :] - points[None, :, :], factor.T)
     squared = jnp.sum(z**2, axis=-1)
     head = jnp.sum(jnp.log(jnp.diagonal(factor))) - kernels.log_normaliser(kernel, d)
@@ -146,8 +174,8 @@ def log_prob(
         log_sum = jnp.log(jnp.sum(c[None, :] * kernels.shape(squared, kernel)))
     else:
         log_sum = logsumexp((jnp.log(c)[None, :] + kernels.log_shape(squared, kernel)).ravel())
-    inside = _inside(x[None, :], bounds)[0]
-    return jnp.where(inside, log_sum + head - jnp.log(jnp.sum(c)), -jnp.inf)
+    value = log_sum + head - jnp.log(jnp.sum(c))
+    return jnp.where(inside(x[None, :], bounds)[0], value, -jnp.inf)
 
 
 def log_density(
@@ -177,13 +205,14 @@ def log_density(
         >>> round(float(log_density(of_bandwidth(1.0), jnp.array([[1.0]]), x)[0]), 4)
         -1.4189
     """
-    factor = factor_of(params, points.shape[1])
+    check_points(points, weights, queries)
+    factor, bounds = factor_of(params, points.shape[1]), checked_bounds(bounds)
     each = [
         kernels.log_density(image, points, factor, weights, kernel=kernel)
-        for image in _images(queries, bounds)
+        for image in images_of(queries, bounds)
     ]
     together = each[0] if len(each) == 1 else logsumexp(jnp.stack(each, axis=1))
-    return jnp.where(_inside(queries, bounds), together, -jnp.inf)
+    return jnp.where(inside(queries, bounds), together, -jnp.inf)
 
 
 def grad_log_density(
@@ -211,6 +240,7 @@ def grad_log_density(
         >>> grad_log_density(of_bandwidth(1.0), at, x).tolist()
         [[-1.5]]
     """
+    check_points(points, weights, queries)
     factor = factor_of(params, points.shape[1])
     return kernels.grad_log_density(queries, points, factor, weights, kernel=kernel)
 
@@ -239,7 +269,8 @@ def log_likelihood(
         >>> round(float(log_likelihood(of_bandwidth(1.0), jnp.array([[0.0], [0.0]]))), 4)
         -1.8379
     """
-    images = _images(x, bounds)[1:]
+    check_points(x, weights, name="x")
+    images = images_of(x, checked_bounds(bounds))[1:]
     return kernels.leave_one_out(params, x, weights, kernel=kernel, images=images)
 
 
@@ -334,6 +365,9 @@ def sample(
         >>> sample(of_bandwidth(1.0), jax.random.key(0), 3, jnp.array([[0.0], [2.0]])).shape
         (3, 1)
     """
+    check_points(points, weights)
+    check_kernel(kernel)
+    check_number("num", num, least=0)
     d, dtype = points.shape[1], points.dtype
     which, direction, length = jax.random.split(key, 3)
     share = None if weights is None else weights / jnp.sum(weights)
@@ -349,7 +383,7 @@ def sample(
             radius = jnp.sqrt(jax.random.beta(length, d / 2, 2.0, (num,), dtype))
         z = z * (radius / jnp.sqrt(squared))[:, None]
     root = inverse_of_lower(_matrix(params, d))
-    return _folded(centers + matmul(z, root.T), bounds)
+    return folded(centers + matmul(z, root.T), checked_bounds(bounds))
 
 
 def of_bandwidth(bandwidth: Any) -> Params:
@@ -363,7 +397,7 @@ def of_bandwidth(bandwidth: Any) -> Params:
         Params in the bandwidth's dtype.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: for another shape, what is not positive and finite, and what is no covariance.
 
     Example:
         >>> of_bandwidth(jnp.array([1.0, 2.0])).log_scale.shape
@@ -374,9 +408,21 @@ def of_bandwidth(bandwidth: Any) -> Params:
     if h.ndim > 2 or (h.ndim == 2 and h.shape[0] != h.shape[1]):
         raise ValueError(f"bandwidth: expected shape (), (d,) or (d, d), got {h.shape}")
     if h.ndim < 2:
+        check_positive("bandwidth", h)
         return Params(jnp.log(jnp.atleast_1d(h)), jnp.zeros(0, h.dtype))
-    factor = inverse_factor(h)
-    return Params(-jnp.log(jnp.diagonal(factor)), factor[np.tril_indices(len(h), -1)])
+    check_positive("bandwidth: the diagonal of a covariance", jnp.diagonal(h))
+    params = _of_covariance(h)
+    if not isinstance(h, Tracer):
+        known = np.asarray(h)
+        root = np.sqrt(np.diag(known))
+        apart = np.abs(known - known.T) / (root[:, None] * root[None, :])
+        if not np.all(apart <= np.sqrt(np.finfo(known.dtype).eps)):
+            raise ValueError(f"bandwidth: expected a symmetric matrix, got {known.tolist()}")
+        if not all(np.all(np.isfinite(np.asarray(a))) for a in params):
+            raise ValueError(
+                f"bandwidth: expected a positive definite covariance, got {known.tolist()}"
+            )
+    return params
 
 
 def covariance(params: Params, d: int) -> Array:
@@ -415,9 +461,10 @@ def marginal(params: Params, points: Array, columns: Sequence[int]) -> tuple[Par
         >>> marginal(of_bandwidth(1.0), jnp.array([[0.0, 1.0], [2.0, 3.0]]), [1])[1].tolist()
         [[1.0], [3.0]]
     """
+    check_points(points)
     index = check_columns("columns", columns, points.shape[1])
     some = covariance(params, points.shape[1])[index[:, None], index[None, :]]
-    return of_bandwidth(some), points[:, index]
+    return _of_covariance(some), points[:, index]
 
 
 def conditional(
@@ -454,12 +501,16 @@ def conditional(
         >>> points.tolist(), [round(float(w), 3) for w in c]
         ([[-1.0], [1.0]], [0.982, 0.018])
     """
+    check_points(points, weights)
     d = points.shape[1]
     given = check_columns("columns", columns, d)
     rest = np.setdiff1d(np.arange(d), given)
     if not len(rest):
         raise ValueError(f"columns: expected fewer than {d}, so that some are left, got {columns}")
-    away = jnp.asarray(values, points.dtype)[None, :] - points[:, given]
+    values = jnp.asarray(values, points.dtype)
+    if values.shape != given.shape:
+        raise ValueError(f"values: expected shape {given.shape}, as columns, got {values.shape}")
+    away = values[None, :] - points[:, given]
     spread = covariance(params, d)
     factor = inverse_factor(spread[given[:, None], given[None, :]])
     z = matmul(away, factor.T)
@@ -468,7 +519,7 @@ def conditional(
     across = matmul(spread[rest[:, None], given[None, :]], factor.T)
     moved = points[:, rest] + matmul(z, across.T)
     left = spread[rest[:, None], rest[None, :]] - matmul(across, across.T)
-    return of_bandwidth(left), moved, jnp.exp(log_shares - logsumexp(log_shares))
+    return _of_covariance(left), moved, jnp.exp(log_shares - logsumexp(log_shares))
 
 
 def on_grid(
@@ -502,6 +553,7 @@ def on_grid(
         >>> round(float(grid.density.max()), 4)
         0.3989
     """
+    check_points(points, weights)
     d = points.shape[1]
     if d > 3:
         raise ValueError(f"points: expected at most 3 columns, got {d}; use log_density")
@@ -558,17 +610,16 @@ def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any 
         >>> round(float(jnp.exp(result.params.log_scale)[0]), 3)
         0.572
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel: expected one of {KERNELS}, got {kernel!r}")
+    check_kernel(kernel)
     if bandwidth not in BANDWIDTHS:
         raise ValueError(f"bandwidth: expected one of {BANDWIDTHS}, got {bandwidth!r}")
-    bounds = _checked(bounds)
+    bounds = checked_bounds(bounds)
     own = {"kernel": kernel, "bounds": bounds}
     by_hand = kernel == "gaussian" and bounds is None
     return Model(
         name="Kernel density",
         labels=None,
-        init=Bind(init, kernel=kernel, bandwidth=bandwidth),
+        init=Bind(init, bandwidth=bandwidth, **own),
         log_prob=Bind(log_prob, **own),
         log_likelihood=Bind(log_likelihood, **own),
         grad_log_likelihood=grad_log_likelihood if by_hand else None,
@@ -578,111 +629,35 @@ def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any 
         log_density=Bind(log_density, **own),
         features=None
         if bounds is None
-        else Features(Bind(_valid, bounds=bounds), Bind(_expected, bounds=bounds)),
+        else Features(Bind(valid, bounds=bounds), Bind(expected, bounds=bounds)),
         parameter_names=parameter_names,
         columns=1,
+        unbounded=Bind(coincide, by_column=bandwidth != "scalar"),
         reasons=_REASONS,
     )
 
 
 _NARROW = (
-    "the bandwidth has no best value; a column is constant, fewer than two examples differ, or "
-    "every example occurs twice, which favours a bandwidth of zero"
+    "the bandwidth has no best value: a column is constant or follows from others, fewer than two "
+    "examples differ, or nothing but a top-hat kernel's jumps would change the likelihood"
 )
-_REASONS = ((Status.NON_FINITE, _NARROW), (Status.MAX_STEPS, _NARROW), (Status.SINGULAR, _NARROW))
+_TIED = (
+    "the bandwidth has no best value: each example coincides with another one, all together or in "
+    "a column with a bandwidth of its own, so that zero is the best; take a rule such as isj, or "
+    "add noise as wide as what the data are rounded to"
+)
+_REASONS = (
+    (Status.COLLAPSED, _TIED),
+    (Status.NON_FINITE, _NARROW),
+    (Status.MAX_STEPS, _NARROW),
+    (Status.SINGULAR, _NARROW),
+)
 
 
-def _checked(bounds: Any) -> Bounds:
-    """Pairs of numbers, as tuples."""
-    if bounds is None:
-        return None
-    wanted = "bounds: expected a pair (lowest, highest), or one for each column"
-    try:
-        pairs = tuple(bounds)
-        one = len(pairs) == 2 and not any(isinstance(b, tuple | list) for b in pairs)
-        pairs = tuple((low, high) for low, high in ((pairs,) if one else pairs))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{wanted}, got {bounds!r}") from error
-    made, images = [], 1
-    for pair in pairs:
-        low, high = (-math.inf if b is None else float(b) for b in pair)
-        high = math.inf if pair[1] is None else high
-        if not low < high:
-            raise ValueError(f"bounds: expected the lowest below the highest, got {pair}")
-        ends = tuple(None if math.isinf(b) else b for b in (low, high))
-        made.append(ends)
-        images *= 3 - ends.count(None)
-    if images > _MOST_IMAGES:
-        raise ValueError(f"bounds: expected at most {_MOST_IMAGES} mirror images, got {images}")
-    return None if images == 1 else tuple(made)
-
-
-def _of_columns(bounds: Bounds, d: int) -> tuple[tuple[float | None, float | None], ...]:
-    """One pair for each column."""
-    if bounds is None:
-        return ((None, None),) * d
-    if len(bounds) not in (1, d):
-        raise ValueError(f"bounds: expected one pair, or one for each of {d} columns, got {bounds}")
-    return bounds * d if len(bounds) < d else bounds
-
-
-def _images(x: Array, bounds: Bounds) -> list[Array]:
-    """The queries (m, d), and where they are in the mirrors of each bound."""
-    if bounds is None:
-        return [x]
-    choices = [
-        (None, *(b for b in pair if b is not None)) for pair in _of_columns(bounds, x.shape[1])
-    ]
-    made = []
-    for mirrors in itertools.product(*choices):
-        columns = [x[:, e] if at is None else 2 * at - x[:, e] for e, at in enumerate(mirrors)]
-        made.append(jnp.stack(columns, axis=1))
-    return made
-
-
-def _inside(x: Array, bounds: Bounds) -> Array:
-    """(m,) bool."""
-    low, high = _ends(bounds, x.shape[1])
-    dtype = x.dtype
-    above = x >= jnp.asarray(low, dtype)[None, :]
-    return jnp.all(above & (x <= jnp.asarray(high, dtype)[None, :]), axis=1)
-
-
-def _folded(x: Array, bounds: Bounds) -> Array:
-    """Examples (m, d) reflected at the bounds as often as they are beyond one."""
-    columns = []
-    for e, (low, high) in enumerate(_of_columns(bounds, x.shape[1])):
-        column = x[:, e]
-        if low is not None and high is not None:
-            beyond = jnp.mod(column - low, 2 * (high - low))
-            column = low + jnp.minimum(beyond, 2 * (high - low) - beyond)
-        elif low is not None:
-            column = low + jnp.abs(column - low)
-        elif high is not None:
-            column = high - jnp.abs(column - high)
-        columns.append(column)
-    return jnp.stack(columns, axis=1)
-
-
-def _ends(bounds: Bounds, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """(d,) the lowest and highest of each column."""
-    pairs = _of_columns(bounds, d)
-    low = [-math.inf if b is None else b for b, _ in pairs]
-    return np.array(low), np.array([math.inf if b is None else b for _, b in pairs])
-
-
-def _valid(x: Any, xp: Any, *, bounds: Bounds) -> Any:
-    """() bool, whether all is inside the bounds."""
-    low, high = _ends(bounds, x.shape[1])
-    low, high = xp.asarray(low, x.dtype)[None, :], xp.asarray(high, x.dtype)[None, :]
-    return xp.all((x >= low) & (x <= high))
-
-
-def _expected(x: Any, xp: Any, *, bounds: Bounds) -> str:
-    low, high = (end.astype(x.dtype) for end in _ends(bounds, x.shape[1]))
-    row, column = xp.argwhere((x < low[None, :]) | (x > high[None, :]))[0]
-    got = f"got {x[row, column]} in row {row}, column {column}"
-    return f"expected numbers from {low[column]} to {high[column]}, {got}"
+def _check_one(x: Any, d: int) -> None:
+    """Raise unless it is one example."""
+    if jnp.shape(x) != (d,):
+        raise ValueError(f"x: expected shape ({d},), as points have columns, got {jnp.shape(x)}")
 
 
 def _matrix(params: Params, d: int) -> Array:
@@ -691,26 +666,24 @@ def _matrix(params: Params, d: int) -> Array:
     return jnp.diag(factor) if factor.ndim == 1 else factor
 
 
-def _silverman_matrix(x: Array, weights: Array | None) -> Array:
-    """(d, d) the covariance of the columns, as much smaller as Silverman's rule makes variances."""
+def _of_covariance(spread: Array) -> Params:
+    """The parameters of Gaussian kernels with some covariance (d, d)."""
+    h = jnp.sqrt(jnp.diagonal(spread))
+    return _of_spread(spread / h[:, None] / h[None, :], h)
+
+
+def _of_spread(correlation: Array, h: Array) -> Params:
+    """The same, from correlations (d, d) and standard deviations (d,): units change nothing."""
+    factor = inverse_factor(correlation) / h[None, :]
+    return Params(-jnp.log(jnp.diagonal(factor)), factor[np.tril_indices(len(h), -1)])
+
+
+def _correlation(x: Array, weights: Array | None) -> Array:
+    """(d, d) of the columns, each measured in its largest deviation from its mean."""
     c = jnp.ones(len(x), x.dtype) if weights is None else weights
     share = c / jnp.sum(c)
     away = x - jnp.sum(share[:, None] * x, axis=0)[None, :]
+    away = away / jnp.max(jnp.abs(away), axis=0)[None, :]
     spread = matmul((share[:, None] * away).T, away)
-    smaller = silverman(x, weights) / jnp.sqrt(jnp.diagonal(spread))
-    return spread * smaller[:, None] * smaller[None, :]
-
-
-def _farthest(x: Array, weights: Array | None, factor: Array) -> Array:
-    """() the largest distance ‖A (x_i - x_j)‖ of an example to its nearest other one."""
-    z = matmul(x, factor.T)
-    counts = jnp.ones(len(x), bool) if weights is None else weights > 0
-    number = jnp.arange(len(x))
-
-    def nearest(one: tuple[Array, Array]) -> Array:
-        at, i = one
-        squared = jnp.sum((z - at[None, :]) ** 2, axis=1)
-        return jnp.min(jnp.where(counts & (number != i), squared, jnp.inf))
-
-    squared = jax.lax.map(nearest, (z, number), batch_size=_ROWS)
-    return jnp.sqrt(jnp.max(jnp.where(counts, squared, 0.0)))
+    root = jnp.sqrt(jnp.diagonal(spread))
+    return spread / root[:, None] / root[None, :]

@@ -167,23 +167,32 @@ def is_open(solver: Solver, state: State, k: Array) -> Array:
     return is_undecided(state) & (k <= solver.max_steps)
 
 
-def lacks_class(problem: Problem) -> Array:
-    """Whether a class without examples leaves no finite optimum."""
-    proofs = problem.certificates
-    return jnp.zeros((), bool) if proofs is None else proofs.absent(problem)
+def no_optimum(problem: Problem) -> Array:
+    """() int32, the Status that says why the data have no finite optimum; MAX_STEPS if unknown.
+
+    CLASS_ABSENT for a class without examples, COLLAPSED for a density that can shrink onto points.
+    """
+    proofs, data, open_ = problem.certificates, problem.data, jnp.int32(Status.MAX_STEPS)
+    if problem.model.unbounded is not None:
+        unbounded = problem.model.unbounded(*data.examples, data.weights)
+        return jnp.where(unbounded, jnp.int32(Status.COLLAPSED), open_)
+    if proofs is None:
+        return open_
+    return jnp.where(proofs.absent(problem), jnp.int32(Status.CLASS_ABSENT), open_)
 
 
-def checked(problem: Problem, state: State, lacks_class: Array) -> State:
-    """The state, with the verdicts NON_FINITE where its value is, and CLASS_ABSENT.
+def checked(problem: Problem, state: State, proved: Array) -> State:
+    """The state, with the verdicts NON_FINITE where its value is, and what is proved of the data.
 
     With Firth's penalty the value is infinite where the information is singular.
     """
     infinite = Status.SINGULAR if problem.firth else Status.NON_FINITE
     finite = jnp.isfinite(state.value)
     old = state.evidence
-    status = jnp.where(lacks_class, jnp.int32(Status.CLASS_ABSENT), old.status)
+    hopeless = proved != Status.MAX_STEPS
+    status = jnp.where(hopeless, proved, old.status)
     status = jnp.where(finite, status, jnp.int32(infinite))
-    gap = jnp.where(lacks_class | ~finite, jnp.inf, old.gap)
+    gap = jnp.where(hopeless | ~finite, jnp.inf, old.gap)
     return state._replace(evidence=old._replace(status=status, gap=gap))
 
 
@@ -232,7 +241,7 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
         A Result; its status is never an exception.
     """
     fixed, theta = solver.prepare(problem, theta)
-    lacking = lacks_class(problem)
+    proved = no_optimum(problem)
     empty = jnp.full(solver.max_steps + 1, jnp.nan, theta.dtype)
 
     def unfinished(carry: tuple) -> Array:
@@ -241,7 +250,7 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
 
     def body(carry: tuple) -> tuple:
         old, k, steps, course = carry
-        state = checked(problem, solver.step(problem, fixed, old, k), lacking)
+        state = checked(problem, solver.step(problem, fixed, old, k), proved)
         steps += has_moved(old, state, k)
         doubtful = is_doubtful(solver, problem, state) & (k % 3 == 2)
         state = only_if(doubtful, lambda state: seek(solver, problem, state), state, state)

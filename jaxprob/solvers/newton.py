@@ -32,7 +32,7 @@ from jaxprob.solvers.driver import (
     checked,
     is_doubtful,
     is_undecided,
-    lacks_class,
+    no_optimum,
     no_verdict,
     seek,
     slack,
@@ -272,7 +272,7 @@ def judge(
     none = jnp.zeros_like(decrement)
     memory = Memory(factor, result.theta, none, zero > 0, step, decrement, zero)
     state = State(*at[:3], evidence, memory)
-    state = checked(problem, state, lacks_class(problem))
+    state = checked(problem, state, no_optimum(problem))
     solver = newton(tol=tol)
     doubtful = is_doubtful(solver, problem, state)
     evidence = only_if(doubtful, lambda state: seek(solver, problem, state), state, state).evidence

@@ -34,6 +34,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.models.kernels.arguments import (
+    check_factor,
+    check_number,
+    check_points,
+    check_positive,
+    check_rows,
+)
 from jaxprob.numerics.components import inverse_of_lower
 
 _MARGIN = 6.5  # bandwidths around the points
@@ -80,7 +87,10 @@ def grid_shape(points: Array, factor: Array, *, tolerance: float = 1e-6) -> tupl
         >>> grid_shape(jnp.array([[0.0], [87.0]]), jnp.ones(1))
         (1024,)
     """
+    check_points(points)
     d = points.shape[1]
+    check_factor(factor, d)
+    check_positive("tolerance", tolerance)
     matrix = np.asarray(jnp.diag(factor) if factor.ndim == 1 else factor, float)
     extent = np.asarray(jnp.max(points, axis=0) - jnp.min(points, axis=0), float)
     extent = extent + 2 * _MARGIN * np.sqrt((np.linalg.inv(matrix) ** 2).sum(axis=1))
@@ -129,6 +139,13 @@ def binned_density(
         >>> round(float(grid.density.max()), 4)
         0.3989
     """
+    check_points(points, weights)
+    d = points.shape[1]
+    check_factor(factor, d)
+    if len(shape) != d or not 1 <= d <= 3:
+        raise ValueError(f"shape: expected one number for each of 1 to 3 columns, got {shape}")
+    for cells in shape:
+        check_number("shape", cells, least=4)
     whole = len(points) if weights is None else jnp.sum(weights)
     inverse = jnp.diag(1 / factor) if factor.ndim == 1 else inverse_of_lower(factor)
     margin = _MARGIN * jnp.sqrt(jnp.sum(inverse**2, axis=1))
@@ -165,6 +182,7 @@ def interpolate(grid: Grid, queries: Array) -> Array:
         [0.3989, 0.242]
     """
     shape = grid.coefficients.shape
+    check_rows("queries", queries, columns=len(shape), of="grid")
     around = jnp.pad(grid.coefficients, [(1, 2)] * len(shape), mode="wrap")
     flat, rows = around.ravel(), min(len(queries), _POINTS)
 

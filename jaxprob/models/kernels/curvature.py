@@ -29,6 +29,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.compilation import compiled
+from jaxprob.models.kernels.arguments import check_points
 from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor, leave_one_out
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
@@ -82,6 +83,7 @@ def leave_one_out_information(
         >>> leave_one_out_information(bandwidth, jnp.array([[0.0], [2.0]])).tolist()
         [[16.0]]
     """
+    check_points(points, weights)
     return _by_hand(bandwidth, points, jnp.ones_like(points[:, 0]) if weights is None else weights)
 
 

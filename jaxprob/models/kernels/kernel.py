@@ -26,6 +26,22 @@ COMPACT = ("epanechnikov", "tophat")
 """Those that are zero from a distance of one bandwidth on."""
 
 
+def check_kernel(kernel: str) -> None:
+    """Raise unless there is such a kernel.
+
+    Args:
+        kernel: its name.
+
+    Raises:
+        ValueError: for another one.
+
+    Example:
+        >>> check_kernel("gaussian")
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel: expected one of {KERNELS}, got {kernel!r}")
+
+
 def log_normaliser(kernel: str, d: int) -> float:
     """The logarithm log c of the integral of a kernel's shape k.
 
@@ -37,12 +53,13 @@ def log_normaliser(kernel: str, d: int) -> float:
         log c, nats.
 
     Raises:
-        KeyError: for another kernel.
+        ValueError: for another kernel.
 
     Example:
         >>> round(log_normaliser("epanechnikov", 1), 6) == round(math.log(4 / 3), 6)
         True
     """
+    check_kernel(kernel)
     ball = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
     return {
         "gaussian": d / 2 * math.log(2 * math.pi),
@@ -64,7 +81,7 @@ def log_kernel(squared: Array, kernel: str, d: int) -> Array:
         Of the shape of s, nats; -∞ outside of the support of a compact kernel.
 
     Raises:
-        KeyError: for another kernel.
+        ValueError: for another kernel.
 
     Example:
         >>> round(float(log_kernel(jnp.array(0.0), "gaussian", 1)), 4)
@@ -86,12 +103,13 @@ def log_kernel_slope(squared: Array, kernel: str) -> Array:
         support of a compact kernel.
 
     Raises:
-        KeyError: for another kernel.
+        ValueError: for another kernel.
 
     Example:
         >>> float(log_kernel_slope(jnp.array(0.5), "epanechnikov"))
         -2.0
     """
+    check_kernel(kernel)
     if kernel in COMPACT:
         inside = squared < 1
         return jnp.where(inside, shape_slope(squared, kernel) / shape(squared, kernel), jnp.nan)
@@ -109,12 +127,13 @@ def log_shape(squared: Array, kernel: str) -> Array:
         Of the shape of s.
 
     Raises:
-        KeyError: for another kernel.
+        ValueError: for another kernel.
 
     Example:
         >>> float(log_shape(jnp.array(4.0), "exponential"))
         -2.0
     """
+    check_kernel(kernel)
     if kernel in COMPACT:
         return jnp.log(shape(squared, kernel))
     return {"gaussian": lambda s: -s / 2, "exponential": lambda s: -_root(s)}[kernel](squared)
@@ -131,7 +150,7 @@ def shape(squared: Array, kernel: str) -> Array:
         Of the shape of s.
 
     Raises:
-        KeyError: for another kernel.
+        ValueError: for another kernel.
 
     Example:
         >>> shape(jnp.array([0.0, 0.25, 1.0]), "epanechnikov").tolist()
@@ -155,7 +174,7 @@ def shape_slope(squared: Array, kernel: str) -> Array:
         Of the shape of s; at a kink as `log_kernel_slope` has it, and zero on a boundary.
 
     Raises:
-        KeyError: for another kernel.
+        ValueError: for another kernel.
 
     Example:
         >>> shape_slope(jnp.array([0.5, 2.0]), "epanechnikov").tolist()

@@ -33,7 +33,7 @@ Source: Silverman, Density Estimation for Statistics and Data Analysis, 1986, se
 
 from collections.abc import Iterable, Sequence
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +41,10 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import compiled
+from jaxprob.models.kernels.arguments import check_factor, check_points
 from jaxprob.models.kernels.kernel import (
     COMPACT,
+    check_kernel,
     log_kernel_slope,
     log_normaliser,
     log_shape,
@@ -109,10 +111,19 @@ def inverse_factor(bandwidth: Bandwidth, d: int) -> Array:
     Returns:
         (d, d) lower triangular, or (d,) where it is diagonal.
 
+    Raises:
+        ValueError: for the bandwidth of another number of columns.
+
     Example:
         >>> inverse_factor(Bandwidth(jnp.zeros(2), jnp.array([3.0])), 2).tolist()
         [[1.0, 0.0], [3.0, 1.0]]
     """
+    scales, below = bandwidth.log_scale.shape, bandwidth.lower.shape
+    if scales not in ((1,), (d,)) or below not in ((0,), (d * (d - 1) // 2,)):
+        raise ValueError(
+            f"bandwidth: expected that of {d} columns, with log_scale of shape (1,) or ({d},) and "
+            f"lower of shape (0,) or ({d * (d - 1) // 2},), got {scales} and {below}"
+        )
     scale = jnp.broadcast_to(jnp.exp(-bandwidth.log_scale), (d,))
     if bandwidth.lower.shape[0] == 0:
         return scale
@@ -145,6 +156,7 @@ def log_density(
         >>> round(float(log_density(jnp.array([[1.0]]), x, jnp.ones(1))[0]), 4)
         -1.4189
     """
+    _check(queries, points, factor, weights, kernel)
     w = _or_ones(weights, points)
     head = _log_det(factor) - log_normaliser(kernel, points.shape[1]) - jnp.log(jnp.sum(w))
     return _log_sums(queries, points, w, factor, kernel, False) + head
@@ -174,6 +186,7 @@ def grad_log_density(
         >>> grad_log_density(jnp.array([[1.5]]), jnp.array([[0.0]]), jnp.ones(1)).tolist()
         [[-1.5]]
     """
+    _check(queries, points, factor, weights, kernel)
     w = _or_ones(weights, points)
     pull = in_blocks(queries, points, w, factor, kernel, False, 1)[1]
     pull = pull * factor[None, :] if factor.ndim == 1 else matmul(pull, factor)
@@ -205,6 +218,8 @@ def leave_one_out(
         >>> round(float(leave_one_out(bandwidth, jnp.array([[0.0], [0.0]]))), 4)
         -1.8379
     """
+    check_points(points, weights)
+    check_kernel(kernel)
     w, factor = _or_ones(weights, points), inverse_factor(bandwidth, points.shape[1])
     every = [_log_sums(seen, points, w, factor, kernel, True) for seen in (points, *images)]
     log_sums = logsumexp(jnp.stack(every, axis=1)) if images else every[0]
@@ -230,6 +245,7 @@ def leave_one_out_and_grad(
         >>> round(float(value), 4), grad.log_scale.tolist()
         (-5.8379, [6.0])
     """
+    check_points(points, weights)
     return _by_hand(bandwidth, points, _or_ones(weights, points))
 
 
@@ -263,15 +279,37 @@ def _(primals: tuple, tangents: tuple) -> tuple:
 def _predicted(log_sums: Array, w: Array, factor: Array, kernel: str) -> Array:
     """Equation K.3 from log Σ_{j≠i} w_j k(s_ij)."""
     head = _log_det(factor) - log_normaliser(kernel, factor.shape[0])
+    each = log_sums - jnp.log(without_each(w)) + head
+    return jnp.sum(jnp.where(w > 0, w * jnp.where(w > 0, each, 0.0), 0.0))
+
+
+def without_each(w: Array) -> Array:
+    """The sums (n,) of all weights but one, also where that one is nearly all.
+
+    Args:
+        w: (n,) ≥ 0.
+
+    Returns:
+        (n,).
+
+    Example:
+        >>> without_each(jnp.array([1e20, 1.0, 2.0])).tolist()
+        [3.0, 1e+20, 1e+20]
+    """
     nothing = jnp.zeros(1, w.dtype)
     before = jnp.concatenate([nothing, jnp.cumsum(w)[:-1]])
     after = jnp.concatenate([jnp.cumsum(w[::-1])[-2::-1], nothing])
-    each = log_sums - jnp.log(before + after) + head
-    return jnp.sum(jnp.where(w > 0, w * jnp.where(w > 0, each, 0.0), 0.0))
+    return before + after
 
 
 def _log_det(factor: Array) -> Array:
     return jnp.sum(jnp.log(factor if factor.ndim == 1 else jnp.diagonal(factor)))
+
+
+def _check(queries: Any, points: Any, factor: Any, weights: Any, kernel: Any) -> None:
+    check_points(points, weights, queries)
+    check_factor(factor, points.shape[1])
+    check_kernel(kernel)
 
 
 def _or_ones(weights: Array | None, points: Array) -> Array:
