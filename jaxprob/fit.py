@@ -14,7 +14,7 @@ from jax.scipy.special import xlogy
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxprob.compilation import eager_jit
-from jaxprob.data import Data, check_data, check_scalar, violations
+from jaxprob.data import Data, check_data, check_scalar, suffice, violations
 from jaxprob.models.base import Evidence, Model, Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
@@ -552,6 +552,7 @@ def _traced(
     trace: bool,
 ) -> Fit:
     """The fit as part of the caller's program: differentiable, and with all checks at run time."""
+    problem = problem.prepared()
 
     def conditions(theta: Array) -> Array:
         """Zero at the optimum; regular there, also along what `canonical` removes."""
@@ -581,7 +582,9 @@ def _traced(
     data, model = problem.data, problem.model
     settings = {"num_classes": num_classes(model), "features": model.features}
     bad = violations(*data, **settings)
-    status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), result.evidence.status)
+    enough = suffice(data.x, data.weights, features=model.features)
+    status = jnp.where(enough, result.evidence.status, jnp.int32(Status.SINGULAR))
+    status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), status)
     penalties = [p for p in (problem.l2, problem.l1) if p is not None]
     sensible = [(p >= 0) & jnp.isfinite(p) for p in penalties]
     invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid
@@ -616,6 +619,7 @@ def _chosen(solver: Solver, problem: Problem, theta: Array, *, trace: bool) -> t
 
 @partial(eager_jit, static_argnames=["trace"])
 def _run(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> Outcome:
+    problem = problem.prepared()
     theta = problem.start_for(solver) if theta is None else theta
     return outcome_of(problem, run(solver, problem, theta, trace=trace))
 
