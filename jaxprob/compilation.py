@@ -55,7 +55,7 @@ class EagerJit:
 
     def clear_cache(self) -> None:
         """Forget what has been compiled."""
-        self._general.clear_cache()
+        self._general.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
         self._quick.clear_cache()
         self._compiled.clear()
 

@@ -23,6 +23,7 @@ prediction error via approximate leave-one-out cross-validation, JRSS B 82, 2020
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -218,7 +219,20 @@ def _scores(problem: Problem, theta: Array) -> Array:
     """(n, p) the gradients g_i of the log-probabilities."""
     log_prob = partial(_log_prob, problem)
     with all_digits():
-        return jax.vmap(jax.grad(log_prob), (None, 0))(theta, _examples(problem))
+        scores = jax.vmap(jax.grad(log_prob), (None, 0))(theta, _examples(problem))
+        if problem.model.hyperparameters is not None:  # the prior follows the examples, too
+            scores += _by_prior(problem, theta)
+    return scores
+
+
+def _by_prior(problem: Problem, theta: Array) -> Array:
+    """(n, p) the derivatives of the gradient of the log-prior in the weights."""
+
+    def slope(weights: Array) -> Array:
+        rows = problem.data._replace(weights=weights)
+        return jax.grad(replace(problem, data=rows).log_prior)(theta)
+
+    return jax.jacrev(slope)(problem.example_weights()).T
 
 
 def _examples(problem: Problem) -> tuple[tuple[Array, ...], Array | None]:

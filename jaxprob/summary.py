@@ -2,7 +2,6 @@
 
 import math
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.criteria import aic, bic
-from jaxprob.fit import Fit
-from jaxprob.models.base import Status
+from jaxprob.fit import Fit, Source
+from jaxprob.models.base import Status, hyperparameters
 from jaxprob.report import parameter_names
 from jaxprob.verdicts import closeness, has_optimum, reason
 
@@ -241,7 +241,9 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
             "normal prior of variance 1/l2).",
         )
     if fit.model.log_prior is not None:
-        of_prior = _curvature(fit.model.log_prior, fit.params)
+        if fit.model.hyperparameters is not None and fit.source is None:
+            return none, ("The prior follows the data, to which this fit no longer refers.",)
+        of_prior = _curvature(fit)
         h = h - of_prior
         if of_prior.any():
             notes = ("Errors are those of the posterior, of likelihood and prior together.",)
@@ -258,10 +260,19 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         return np.sqrt(variance), notes
 
 
-def _curvature(log_prior: Callable[[Any], Any], params: Any) -> np.ndarray:
-    """(p, p) the Hessian of a log-prior."""
-    theta, unravel = ravel_pytree(params)
-    return np.asarray(jax.hessian(lambda theta: log_prior(unravel(theta)))(theta), np.float64)
+def _curvature(fit: Fit) -> np.ndarray:
+    """(p, p) the Hessian of the log-prior."""
+    model, source, (theta, unravel) = fit.model, fit.source, ravel_pytree(fit.params)
+    assert model.log_prior is not None
+    found = ()
+    if model.hyperparameters is not None:
+        assert isinstance(source, Source)
+        found = hyperparameters(model, *source.rows.examples, weights=source.weights)
+
+    def log_prior(theta: Array) -> Array:
+        return model.log_prior(unravel(theta), *found)  # pyright: ignore[reportOptionalCall]
+
+    return np.asarray(jax.hessian(log_prior)(theta), np.float64)
 
 
 def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:

@@ -238,7 +238,7 @@ def _components(model: Model, seed: int, *, n: int = 37, dtype: str = "float64")
 
 def _dirichlet_entry(**settings: Any) -> Entry:
     precise = em(tol=1e-20, max_steps=10_000)
-    model = dm.model(3, scale=0.5, degrees=6.0, **settings)
+    model = dm.model(3, degrees=6.0, **settings)
     return Entry(model, _components, _over_a_wide_plane, solver=precise)
 
 
@@ -290,11 +290,11 @@ ENTRIES: dict[str, Entry] = {
     **{name: Entry(model, _linear, _over_labels) for name, model in MODELS.items()},
     **{f"naive Bayes, {name}": _bayes_entry(features) for name, features in FAMILIES.items()},
     **{f"Gaussian mixture, {kind}": _mixture_entry(kind) for kind in gm.COVARIANCES},
-    "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0, prior_scale=0.5),
+    "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0),
     "Gaussian mixture, gaps": _mixture_entry("full", missing=True),
     **{f"kernel density, {kind}": _kernel_entry(bandwidth=kind) for kind in kd.BANDWIDTHS},
     "Dirichlet mixture": _dirichlet_entry(),
-    "Dirichlet mixture, alpha": _dirichlet_entry(alpha=0.7),
+    "Dirichlet mixture, alpha": _dirichlet_entry(alpha=0.7, location=0.0, scale=0.5),
     "decision tree": Entry(decision_tree.model(3, depth=3), _neighbours, _over_labels),
     "random forest": Entry(random_forest.model(3, 5, depth=2), _neighbours, _over_labels),
     "nearest-neighbour density": Entry(

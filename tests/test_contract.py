@@ -14,6 +14,7 @@ from tolerances import EPS, SAME_SUM
 
 import jaxprob as jp
 from jaxprob.many import fit_many
+from jaxprob.models.base import hyperparameters
 from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
 OFTEN = (
@@ -283,7 +284,8 @@ def test_a_fit_is_a_maximum(entry, x64):
     assert float(found.gap) <= 1e-9
 
     def objective(params):
-        prior = 0.0 if model.log_prior is None else model.log_prior(params)
+        follows = hyperparameters(model, *example.data, weights=weights)
+        prior = 0.0 if model.log_prior is None else model.log_prior(params, *follows)
         value = model.bound or model.log_likelihood
         return float(value(params, *example.data, weights, **extras) + prior)
 

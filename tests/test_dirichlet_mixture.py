@@ -320,7 +320,7 @@ def test_larger_components_first_are_best(alpha, x64):
     x = jnp.asarray(clusters(5))
     start = random_params(1, t=5, learned=False)
     sums = dm.statistics(start, x)[1]._replace(weight=jnp.asarray(counts))
-    made, _ = dm.maximise(start, sums, **bits(alpha=alpha))
+    made, _ = dm.maximise(start, sums, **bits(alpha=alpha, location=0.0, scale=1.0))
     expected = 1 + counts[[2, 0, 3, 1]]
     np.testing.assert_allclose(jnp.exp(made.sticks[:, 0]), expected, rtol=1e-13)
     weights = np.asarray(made.weights)
@@ -620,14 +620,15 @@ def test_examples_that_are_all_the_same(name, n):
 
 def all_the_same(n, dtype):
     x = np.full((n, 2), 3.0, dtype)
-    fit = jp.fit(dm.model(5), x)
+    prior = {"location": 0.0, "scale": 1.0}  # what the examples say of it is nothing
+    fit = jp.fit(dm.model(5, **prior), x)
     assert jp.Status(int(fit.status)).name == "CONVERGED"
     assert np.isfinite(flat(fit.params)).all()
     assert fit.params.means.dtype == dtype
     counts = jax.jit(dm.expected_counts)(fit.params, jnp.asarray(x))
     np.testing.assert_allclose(jnp.sum(counts), n, rtol=16 * EPS[dtype])
     assert int(jnp.sum(counts >= n / 2)) == 1
-    draws = dm.gibbs(jax.random.key(0), x, num_steps=20, num_burn=20)
+    draws = dm.gibbs(jax.random.key(0), x, num_steps=20, num_burn=20, **prior)
     assert bool(jnp.all((draws.num_components >= 1) & (draws.num_components <= n)))
 
 
@@ -779,9 +780,9 @@ def test_settings_are_checked(settings, message):
 def test_settings_that_do_not_fit_the_data():
     x = np.zeros((4, 3), "float32")
     with pytest.raises(ValueError, match="location: expected 3 columns as x has, got 2"):
-        jp.fit(dm.model(2, location=(0.0, 1.0)), x)
+        jp.fit(dm.model(2, location=(0.0, 1.0), scale=1.0), x)
     with pytest.raises(ValueError, match="degrees: expected more than 2 for 3 columns, got 1.5"):
-        jp.fit(dm.model(2, degrees=1.5), x)
+        jp.fit(dm.model(2, degrees=1.5, scale=1.0), x)
     with pytest.raises(ValueError, match="x: expected columns that vary, got column 0, constant"):
         dm.weakly_informative(x)
     twice = np.random.default_rng(0).standard_normal((9, 1)) * np.array([[1.0, 2.0]])
@@ -790,9 +791,9 @@ def test_settings_that_do_not_fit_the_data():
     with pytest.raises(ValueError, match="x: expected at least two rows of finite numbers"):
         dm.weakly_informative([[np.nan], [1.0]])
     with pytest.raises(ValueError, match="max_components: expected an integer of at least 1"):
-        dm.gibbs(jax.random.key(0), x, max_components=0)
+        dm.gibbs(jax.random.key(0), x, max_components=0, scale=1.0)
     with pytest.raises(ValueError, match="num_steps: expected an integer of at least 1"):
-        dm.gibbs(jax.random.key(0), x, num_steps=0)
+        dm.gibbs(jax.random.key(0), x, num_steps=0, scale=1.0)
     with pytest.raises(TypeError, match="key: expected a typed PRNG key"):
         dm.gibbs(0, x)
     params = random_params(0, learned=False, dtype="float32")
@@ -800,6 +801,8 @@ def test_settings_that_do_not_fit_the_data():
         _ = params.alpha
     with pytest.raises(ValueError, match="threshold: expected a positive number of examples"):
         dm.num_used(params, jnp.asarray(x), threshold=0.0)
+    with pytest.raises(ValueError, match=r"threshold: expected less than the 1 examples .* got 2"):
+        dm.num_used(params, jnp.asarray(x), jnp.full(4, 0.25, "float32"), threshold=2)
 
 
 def test_models_compare_by_value_and_names_are_unique():

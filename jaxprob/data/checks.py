@@ -100,7 +100,35 @@ def _some_not_finite(a: np.ndarray) -> np.bool:
     return ~np.isfinite(total) and ~np.all(np.isfinite(a))
 
 
-_seen = eager_jit(violations, static_argnames=["num_classes", "features"])
+def suffice(x: Any, weights: Any, *, features: Any, xp: Any = jnp) -> Any:
+    """Whether the examples, taken together, determine what a model needs of every column.
+
+    Args:
+        x: (n, d) floating.
+        weights: (n,), or None.
+        features: the `Features` of a model, or None.
+        xp: `jax.numpy`, or `numpy` for arrays of NumPy.
+
+    Returns:
+        () bool.
+
+    Example:
+        >>> bool(suffice(jnp.ones((2, 1)), None, features=None))
+        True
+    """
+    if features is None or features.suffice is None:
+        return xp.ones((), bool)
+    return features.suffice(x, weights, xp)
+
+
+def _all_seen(
+    x: Any, y: Any, weights: Any, offset: Any, *, features: Any, **settings: Any
+) -> tuple[Violations, Any]:
+    found = violations(x, y, weights, offset, features=features, **settings)
+    return found, suffice(x, weights, features=features)
+
+
+_seen = eager_jit(_all_seen, static_argnames=["num_classes", "features"])
 
 
 def check_data(
@@ -194,11 +222,15 @@ def _check_values(
     views = [host_view(a) for a in arrays]
     if all(a is None or v is not None for a, v in zip(arrays, views, strict=True)):
         found = violations(*views, num_classes=num_classes, features=features, xp=np)
+        enough = any(found) or suffice(views[0], views[2], features=features, xp=np)
     else:
         settings = {"num_classes": num_classes, "features": features}
-        found = jax.device_get(_seen(*load(list(arrays)), **settings))
+        found, enough = jax.device_get(_seen(*load(list(arrays)), **settings))
     if any(found):
         _raise(found, Data(x, y, weights, offset, names), num_classes, features)
+    if not enough:
+        host = None if weights is None else np.asarray(weights)
+        raise ValueError(features.lacking(np.asarray(x), host, names))
 
 
 def host_view(a: Any) -> np.ndarray | None:

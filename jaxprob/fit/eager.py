@@ -84,6 +84,7 @@ _reported = eager_jit(outcome_of)
 @partial(eager_jit, static_argnames=["trace"])
 def run_alone(solver: Solver, problem: Problem, theta: Array | None, *, trace: bool) -> Outcome:
     """What a solver finds, by one program."""
+    problem = problem.prepared()
     theta = problem.start_for(solver) if theta is None else theta
     return outcome_of(solver, problem, run(solver, problem, theta, trace=trace))
 

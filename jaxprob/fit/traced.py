@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
-from jaxprob.data import violations
+from jaxprob.data import suffice, violations
 from jaxprob.fit.eager import exact_evidence
 from jaxprob.fit.outcome import conditions, outcome_of, report_of
 from jaxprob.fit.plan import recentred
@@ -72,6 +72,7 @@ def _program(
     names: tuple[str, ...] | None,
     trace: bool,
 ) -> Fit:
+    problem = problem.prepared()
     params = None if begin is None else problem.unravel(begin)
     problem = recentred(problem, [solver])
     start = problem.start_for(solver) if params is None else problem.centred(params)
@@ -104,7 +105,9 @@ def _program(
     data, model = problem.data, problem.model
     settings = {"num_classes": num_classes(model), "features": model.features}
     bad = violations(*data, **settings)
-    status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), result.evidence.status)
+    enough = suffice(data.x, data.weights, features=model.features)
+    status = jnp.where(enough, result.evidence.status, jnp.int32(Status.SINGULAR))
+    status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), status)
     penalties = [p for p in (problem.l2, problem.l1) if p is not None]
     sensible = [(p >= 0) & jnp.isfinite(p) for p in penalties]
     invalid = bad.invalid | ~jnp.all(jnp.stack(sensible)) if sensible else bad.invalid

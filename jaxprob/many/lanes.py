@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxprob.compilation import EagerJit, eager_jit
-from jaxprob.data import violations
+from jaxprob.data import suffice, violations
 from jaxprob.data.loading import to_device
 from jaxprob.fit import outcome_of, recentred
 from jaxprob.models.base import Bind, Status, num_classes
@@ -224,6 +224,7 @@ def _first(
     unchecked = set(_DATA) & set(own)
 
     def look(problem: Problem, theta: Array | None, known: Known | None) -> Progress:
+        problem = problem.prepared()
         theta = problem.start_for(solver) if theta is None else theta
         fixed, theta = solver.prepare(problem, theta)
         state = solver.start(problem, fixed, theta, known)
@@ -234,7 +235,9 @@ def _first(
         settings = {"num_classes": num_classes(model), "features": model.features}
         bad = violations(*rows, **settings)
         no_weight = total(problem.example_weights()) == 0
-        status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), evidence.status)
+        enough = suffice(data.x, data.weights, features=model.features)
+        status = jnp.where(enough, evidence.status, jnp.int32(Status.SINGULAR))
+        status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), status)
         status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
         state = state._replace(evidence=evidence._replace(status=status))
         return Progress(state, jnp.int32(1), jnp.int32(0))
@@ -248,7 +251,12 @@ def _rest(
 ) -> Block:
     """Go on with the lanes of a block until few are left."""
     batch = _batch(draw, common, own, None)
-    fixed, _ = batch.map(solver.prepare, progress.state.theta)
+
+    def prepare(problem: Problem, theta: Array) -> tuple[tuple | None, Any]:
+        problem = problem.prepared()
+        return problem.hyperparameters, solver.prepare(problem, theta)[0]
+
+    prepared = batch.map(prepare, progress.state.theta)
     alive = jnp.sum(live)  # a block may be filled up: what is gathered must go on
     quota = jnp.where(alive > _FEW, alive // _LEFT, 0)
     raises_doubt = solver.newton_step(progress.state) is not None
@@ -264,18 +272,20 @@ def _rest(
     def step(carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
         progress, count = carry
 
-        def one(problem: Problem, fixed: Any, progress: Progress, is_open: Array) -> Progress:
-            old, k = progress.state, progress.k
+        def one(problem: Problem, prepared: Any, progress: Progress, is_open: Array) -> Progress:
+            (found, fixed), (old, k, _) = prepared, progress
+            problem = replace(problem, hyperparameters=found)
             state = checked(problem, solver.step(problem, fixed, old, k), jnp.zeros((), bool))
             new = Progress(state, k + 1, progress.num_steps + has_moved(old, state, k))
             return jax.tree.map(partial(jnp.where, is_open), new, progress)
 
-        return batch.map(one, fixed, progress, unfinished(progress)), count + 1
+        return batch.map(one, prepared, progress, unfinished(progress)), count + 1
 
     progress, _ = jax.lax.while_loop(going, step, (progress, jnp.zeros((), jnp.int32)))
 
-    def end(problem: Problem, fixed: Any, progress: Progress) -> Block:
-        state, k, _ = progress
+    def end(problem: Problem, prepared: Any, progress: Progress) -> Block:
+        (found, fixed), (state, k, _) = prepared, progress
+        problem = replace(problem, hyperparameters=found)
         goes_on = is_open(solver, state, k)
         is_late = k > _CERTAIN_STEPS  # before, a step may be long because the start is far away
         doubtful = is_doubtful(solver, problem, state) & goes_on & is_late
@@ -283,7 +293,7 @@ def _rest(
         unproved = ~goes_on & is_unproved(result.evidence) & solver.needs_proof
         return Block(progress, goes_on, doubtful, unproved, _found(solver, problem, result))
 
-    return batch.map(end, fixed, progress)
+    return batch.map(end, prepared, progress)
 
 
 def _ended(solver: Solver, problem: Problem, fixed: Any, progress: Progress) -> Result:
@@ -330,6 +340,7 @@ def _judge(
     batch = _batch(draw, common, own, None)
 
     def one(problem: Problem, progress: Progress) -> Found:
+        problem = problem.prepared()
         fixed, _ = solver.prepare(problem, progress.state.theta)
         result = _ended(solver, problem, fixed, progress)
         evidence = judge(problem, result, getattr(solver, "tol", None))

@@ -2,13 +2,15 @@
 
 Each number of components and kind of covariance is fitted from several starts, as lanes of one call
 for each kind: fewer components than the most are padded with components without weight. For each,
-the best run that converged counts:
+the run that converged to the highest objective counts:
 
     BIC    p log n - 2 ℓ                          p free parameters, ℓ the log-likelihood
     ICL    BIC - 2 Σ_i c_i Σ_k r_ik log r_ik      which also wants components that can be told apart
     AIC    2 p - 2 ℓ
 
-with n = Σ_i c_i; lower is better. Runs that collapsed, or went on to their last step, are counted.
+with n = Σ_i c_i, weights being repeats; lower is better. Weights that sum to less than two examples
+are refused: log n would be no penalty. Runs that collapsed, or went on to their last step, are
+counted; and how many are as good as the best, as far as their gaps and rounding can tell.
 
 Source: Schwarz, Estimating the dimension of a model, Annals of Statistics 6, 1978; Biernacki,
 Celeux and Govaert, Assessing a mixture model for clustering with the integrated completed
@@ -31,11 +33,13 @@ from jaxprob.compilation import eager_jit
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.many.fitting import fit_many
 from jaxprob.many.keys import check_key
+from jaxprob.many.restarts import as_good
 from jaxprob.models import gaussian_mixture
 from jaxprob.models.base import Status
 from jaxprob.solvers.driver import Solver
 
 CRITERIA = ("bic", "icl", "aic")
+_TWO = 1.999  # examples, but for the rounding of a sum of weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +55,7 @@ class MixtureSearch:
         status: (V, M, S) of every run.
         bic, icl, aic: (V, M), of the best runs; NaN where none converged.
         num_params: (V, M).
+        num_examples: n, the sum of the weights.
     """
 
     covariances: tuple[str, ...]
@@ -62,6 +67,7 @@ class MixtureSearch:
     icl: np.ndarray
     aic: np.ndarray
     num_params: np.ndarray
+    num_examples: float
 
     def best(self, criterion: str = "bic") -> Fit:
         """The run that is best by a criterion, as one fit without padding.
@@ -96,10 +102,10 @@ class MixtureSearch:
                 f"components, got {covariance!r} with {num_components}"
             )
         v, m = self.covariances.index(covariance), self.components.index(num_components)
-        start = _best(self.log_likelihood[v, m], self.status[v, m])
-        if start is None:
+        lane = _best(self.fits[v], m, self.status.shape[2])
+        if lane is None:
             raise ValueError(f"fit: no run with {num_components} {covariance} components converged")
-        return _trimmed(self.fits[v].lane(m * self.status.shape[2] + start), num_components)
+        return _trimmed(self.fits[v].lane(lane), num_components)
 
     def __str__(self) -> str:
         shape = self.status.shape
@@ -109,11 +115,11 @@ class MixtureSearch:
             "   converged  collapsed  as good",
         ]
         for v, m in np.ndindex(*shape[:2]):
-            status, values = self.status[v, m], self.log_likelihood[v, m]
-            start = _best(values, status)
-            top = math.nan if start is None else values[start]
+            status, values = self.status[v, m], self.log_likelihood[v].ravel()
+            lane = _best(self.fits[v], m, shape[2])
+            top = math.nan if lane is None else values[lane]
             good = status == Status.CONVERGED
-            same = int(np.sum(good & (values >= top - _SAME)))
+            same = int(np.sum(as_good(_runs(self.fits[v], m, shape[2]))))
             marks = "".join(
                 f" {name.upper()}" for name in CRITERIA if (v, m) == _lowest(getattr(self, name))
             )
@@ -123,12 +129,15 @@ class MixtureSearch:
                 f"{int(good.sum()):>11} {int(np.sum(status == Status.COLLAPSED)):>10} "
                 f"{same:>8}" + (f"  ← best{marks}" if marks else "")
             )
+        most = int(self.num_params.max())
+        if self.num_examples <= most < self.fits[0].num_examples[0]:
+            lines.append(
+                f"The weights count as repeats and sum to {self.num_examples:g} examples, no more "
+                f"than the {most} parameters; see jp.data.normalised_weights."
+            )
         return "\n".join(lines)
 
     __repr__ = __str__
-
-
-_SAME = 0.1  # nats, within which runs are as good as the best
 
 
 def mixture_search(
@@ -140,7 +149,7 @@ def mixture_search(
     num_starts: int = 10,
     weights: Any = None,
     prior_count: float = 0.0,
-    prior_scale: float = 1.0,
+    prior_scale: float | None = None,
     missing: bool = False,
     start: str = "k-means++",
     solver: Solver | None = None,
@@ -155,7 +164,7 @@ def mixture_search(
         components: numbers of components.
         covariances: kinds, of "full", "tied", "diagonal" and "spherical".
         num_starts: S, of each.
-        weights: (n,) of the examples.
+        weights: (n,) of the examples, which count as repeats.
         prior_count: as of `jaxprob.models.gaussian_mixture.model`.
         prior_scale: as there.
         missing: whether NaN stands for an entry that was not observed.
@@ -168,7 +177,8 @@ def mixture_search(
         A MixtureSearch: print it, and take its `best()`.
 
     Raises:
-        ValueError: as `jaxprob.fit`, and for no starts, kinds or numbers of components.
+        ValueError: as `jaxprob.fit`, for no starts, kinds or numbers of components, and for weights
+            that sum to less than two examples.
         TypeError: as `jaxprob.fit`, and for a key that is none.
 
     Example:
@@ -190,6 +200,7 @@ def mixture_search(
         gaussian_mixture.model(count, kinds[0], **settings)  # its checks
     models = [gaussian_mixture.model(max(counts), kind, **settings) for kind in kinds]
     data = check_data_of(models[0], x, None, weights)
+    n = num_effective(data.x, data.weights)
     keys = jax.random.split(key, num_starts)
     fits, values, statuses, icl = [], [], [], []
     shape = len(counts), num_starts
@@ -209,25 +220,56 @@ def mixture_search(
         fits.append(replace(found, feature_names=data.feature_names))
         values.append(np.asarray(found.log_likelihood).reshape(shape))
         statuses.append(np.asarray(found.status).reshape(shape))
-        icl.append([_entropy_of(found, m, *shape, data) for m in range(len(counts))])
+        icl.append([_entropy_of(found, m, num_starts, data) for m in range(len(counts))])
     d = data.x.shape[1]
     params = np.array([[_num_params(kind, k, d) for k in counts] for kind in kinds])
-    log_likelihood, status = np.stack(values), np.stack(statuses)
-    good = np.where(status == Status.CONVERGED, log_likelihood, -np.inf).max(axis=2)
-    top = np.where(np.isfinite(good), good, np.nan)
-    n = len(data.x) if data.weights is None else float(jnp.sum(data.weights))
+    lanes = [[_best(of, m, num_starts) for m in range(len(counts))] for of in fits]
+    top = np.array([
+        [math.nan if lane is None else float(of.log_likelihood[lane]) for lane in row]
+        for of, row in zip(fits, lanes, strict=True)
+    ])  # fmt: skip
     bic = params * math.log(n) - 2 * top
     return MixtureSearch(
         kinds,
         counts,
         tuple(fits),
-        log_likelihood,
-        status,
+        np.stack(values),
+        np.stack(statuses),
         bic,
         bic + 2 * np.array(icl),
         2 * params - 2 * top,
         params,
+        n,
     )
+
+
+def num_effective(x: Array, weights: Array | None) -> float:
+    """How many examples there are for a criterion: weights count as repeats.
+
+    Args:
+        x: (n, d).
+        weights: (n,) c_i ≥ 0; one each where None.
+
+    Returns:
+        Σ_i c_i.
+
+    Raises:
+        ValueError: for weights that sum to less than two examples, of which the logarithm is hardly
+            a penalty.
+
+    Example:
+        >>> num_effective(jnp.zeros((3, 1)), jnp.array([1.0, 2.0, 4.0]))
+        7.0
+    """
+    if weights is None:
+        return float(len(x))
+    n = float(np.sum(np.asarray(weights), dtype=np.float64))
+    if not n > _TWO:
+        raise ValueError(
+            f"weights: expected a sum of at least two examples, since they count as repeats, got "
+            f"{n:g}; jp.data.normalised_weights(weights) sums to the number of examples"
+        )
+    return n
 
 
 @partial(eager_jit, static_argnames=["counts", "covariance", "missing", "start"])
@@ -241,10 +283,18 @@ def _starts(keys: Array, x: Array, weights: Array | None, **settings: Any) -> An
     return jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), each)
 
 
-def _best(values: np.ndarray, status: np.ndarray) -> int | None:
-    """The run with the highest likelihood that converged."""
-    good = (status == Status.CONVERGED) & np.isfinite(values)
-    return int(np.argmax(np.where(good, values, -np.inf))) if good.any() else None
+def _runs(fits: Fit, m: int, num_starts: int) -> Fit:
+    """Of all runs of a kind, those of one size."""
+    some = slice(m * num_starts, (m + 1) * num_starts)
+    return jax.tree.map(lambda a: np.asarray(a)[some], fits)
+
+
+def _best(fits: Fit, m: int, num_starts: int) -> int | None:
+    """Which lane has the run of a size that converged to the highest objective."""
+    runs = _runs(fits, m, num_starts)
+    values = np.asarray(runs.objective)
+    good = (np.asarray(runs.status) == Status.CONVERGED) & np.isfinite(values)
+    return m * num_starts + int(np.argmax(np.where(good, values, -np.inf))) if good.any() else None
 
 
 def _lowest(values: np.ndarray) -> tuple[int, ...] | None:
@@ -264,13 +314,12 @@ def _num_params(covariance: str, k: int, d: int) -> int:
     return k - 1 + k * d + of_covariance
 
 
-def _entropy_of(fits: Fit, m: int, num_counts: int, num_starts: int, data: Any) -> float:
+def _entropy_of(fits: Fit, m: int, num_starts: int, data: Any) -> float:
     """Σ_i c_i of the entropy of component given example, for the best run of a size."""
-    lanes = slice(m * num_starts, (m + 1) * num_starts)
-    start = _best(np.asarray(fits.log_likelihood[lanes]), np.asarray(fits.status[lanes]))
-    if start is None:
+    lane = _best(fits, m, num_starts)
+    if lane is None:
         return math.nan
-    params = jax.tree.map(lambda a: a[m * num_starts + start], fits.params)
+    params = jax.tree.map(lambda a: a[lane], fits.params)
     return float(_entropy(params, data.x, data.weights, log_r=fits.model.predict_log_proba))
 
 

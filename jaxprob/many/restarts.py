@@ -41,15 +41,14 @@ class Restarts:
         """The fit with the least objective, of those that converged where some did."""
         return self.fits.lane(self._best())
 
-    def times_found(self, *, within: float = 1e-6) -> int:
+    def times_found(self, *, within: float | None = None) -> int:
         """How many of the converged runs ended as good as the best.
 
         Args:
-            within: nats.
+            within: nats; where None, as close as the runs can tell: by what was left to gain in
+                both (their `gap`) and the rounding of the objective.
         """
-        least = self.objective[self._best()]
-        good = np.asarray(self.fits.status) == Status.CONVERGED
-        return int(np.sum(good & (self.objective <= least + within)))
+        return int(np.sum(as_good(self.fits, within=within)))
 
     def _best(self) -> int:
         good = np.asarray(self.fits.status) == Status.CONVERGED
@@ -62,6 +61,42 @@ class Restarts:
             f"{len(self.objective):,} starts, {good:,} converged, {self.times_found():,} of them "
             f"to the best objective, {self.objective[self._best()]:.6f} nats"
         )
+
+
+def as_good(fits: Fit, *, within: float | None = None) -> np.ndarray:
+    """Which of many fits of one problem ended as good as the best, as far as they can tell.
+
+    A fit with gap g is within g of its maximum, and its objective f is rounded; so a fit i and the
+    best one, b, may have the same maximum where
+
+        f_b - f_i ≤ 2 (g_i + g_b) + 4 ε (|f_i| + |f_b|)
+
+    twice the gaps since those of mixtures are estimates.
+
+    Args:
+        fits: of one problem, from several starts.
+        within: nats, in place of the right-hand side.
+
+    Returns:
+        (B,) bool, False for those that did not converge.
+
+    Example:
+        >>> import jaxprob as jp
+        >>> fits = jp.many.fit_many(jp.models.logistic.model(), [[1.0], [2.0], [3.0]], [0, 1, 0],
+        ...                         l2=np.array([1.0, 1.0, 9.0]))
+        >>> as_good(fits).tolist()
+        [True, True, False]
+    """
+    objective, gap = np.asarray(fits.objective, np.float64), np.asarray(fits.gap, np.float64)
+    good = (np.asarray(fits.status) == Status.CONVERGED) & np.isfinite(objective)
+    if not good.any():
+        return good
+    best = np.argmax(np.where(good, objective, -np.inf))
+    gap = np.where(np.isfinite(gap), gap, 0.0)  # infinite where a search cannot know it
+    rounding = 4 * float(jnp.finfo(fits.objective.dtype).eps) * np.abs(objective)
+    slack = 2 * gap + rounding
+    allowed = slack + slack[best] if within is None else within
+    return good & (objective[best] - objective <= allowed)
 
 
 def restarts(

@@ -98,9 +98,10 @@ class ExpectationMaximisation(NamedTuple):
     which add up over parts of the examples."""
     grad: Callable[[Any, Any], Any]
     """(params, statistics) -> the gradient of the log-likelihood, a tree like the parameters."""
-    maximise: Callable[[Any, Any], tuple[Any, Array]]
+    maximise: Callable[..., tuple[Any, Array]]
     """(params, statistics) -> the next parameters, and () int32 a Status: MAX_STEPS if it is fine
-    to go on from there."""
+    to go on from there. Takes the model's `hyperparameters` as a last argument where it has some.
+    """
     about: Callable[[Any, Any, Any], Any]
     """(params, statistics, other params) -> the statistics as seen from the others: what differs is
     from where they are measured, not what is expected."""
@@ -115,6 +116,12 @@ class Features(NamedTuple):
     """(x, numpy) -> in words what was expected where, and what is there."""
     missing: bool = False
     """Whether NaN stands for an entry that was not observed."""
+    suffice: Callable[..., Any] | None = None
+    """(x, weights or None, xp) -> () bool: whether the examples of positive weight, taken together,
+    determine what the model needs of every column; always where None. A lane whose examples do not
+    is SINGULAR."""
+    lacking: Callable[..., str] | None = None
+    """(x, weights or None, names of the columns or None) -> in words what the examples lack."""
 
 
 class Labels(NamedTuple):
@@ -227,8 +234,9 @@ class Model(NamedTuple):
     """The columns of an offset (n, K); None where it is (n,)."""
     features: Features | None = None
     """What x may hold; any finite numbers where None."""
-    log_prior: Callable[[Any], Array] | None = None
-    """params -> (), nats, up to a constant: added to the log-likelihood that a fit maximises."""
+    log_prior: Callable[..., Array] | None = None
+    """params -> (), nats, up to a constant: added to the log-likelihood that a fit maximises. Takes
+    the `hyperparameters` as a last argument where the model has some."""
     closed_form: ClosedForm | None = None
     """The maximum, where it is a formula."""
     choose: Callable[..., Choice] | None = None
@@ -259,11 +267,35 @@ class Model(NamedTuple):
     recentred: Callable[[Any, Array], Any] | None = None
     """(params, shift (d,)) -> the parameters that features x - shift have in place of x, for a
     model that a shift of its features only reparametrises, linearly."""
+    hyperparameters: Callable[..., Any] | None = None
+    """(x, y, weights) -> what the prior takes from the examples, such as their location and scale,
+    so that a fit does not depend on units; None where the prior is fixed."""
 
 
 def num_classes(model: Model) -> int | None:
     """How many labels there are, None for a density of x alone."""
     return None if model.labels is None else model.labels.num_classes
+
+
+def hyperparameters(model: Model, *examples: Array, weights: Array | None) -> tuple:
+    """The last arguments of `log_prior` and `em.maximise`: what the prior takes from the examples.
+
+    Args:
+        model: a Model.
+        *examples: x, and y where there are labels.
+        weights: (n,) c_i ≥ 0; one each where None.
+
+    Returns:
+        One tree, or nothing where the model's prior is fixed, or where there is none.
+
+    Example:
+        >>> from jaxprob.models import logistic
+        >>> hyperparameters(logistic.model(), jax.numpy.ones((2, 1)), weights=None)
+        ()
+    """
+    if model.hyperparameters is None or model.log_prior is None:
+        return ()
+    return (model.hyperparameters(*examples, weights),)
 
 
 def value_and_grad(model: Model) -> Callable[..., tuple[Array, Any]]:

@@ -38,6 +38,9 @@ so no step loses by a new order.
 A fit ends at a maximum near its start; compare several (`jaxprob.many.restarts`). A component that
 nothing is in has the prior. `gibbs` draws from the posterior itself, which is wider than q.
 
+The prior's location and scale are those of the examples unless they are given (equation D.17), so
+that the result does not depend on the units of the columns, nor on where their zero is.
+
 Source: Blei and Jordan, Variational inference for Dirichlet process mixtures, Bayesian Analysis 1,
 2006; Bishop, Pattern Recognition and Machine Learning, 2006, section 10.2; Ishwaran and James,
 Gibbs sampling methods for stick-breaking priors, JASA 96, 2001 (the truncation).
@@ -50,16 +53,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxprob.compilation import compiled
 from jaxprob.data.arrays import check_columns
 from jaxprob.models import gaussian_mixture
 from jaxprob.models.base import Bind, ExpectationMaximisation, Model, Status
-from jaxprob.models.dirichlet import normal_wishart, sticks
+from jaxprob.models.dirichlet import normal_wishart, priors, sticks
 from jaxprob.models.dirichlet.gibbs import Samples as Samples
 from jaxprob.models.dirichlet.gibbs import gibbs as gibbs
 from jaxprob.models.dirichlet.gibbs import gibbs_log_density as gibbs_log_density
-from jaxprob.models.dirichlet.normal_wishart import Components, Prior
+from jaxprob.models.dirichlet.normal_wishart import Components
+from jaxprob.models.dirichlet.priors import Moments, Prior
+from jaxprob.models.dirichlet.priors import weakly_informative as weakly_informative
 from jaxprob.models.dirichlet.settings import check_alpha
 from jaxprob.models.gaussian_mixture import STARTS, Statistics
 from jaxprob.numerics import logsumexp, softmax
@@ -149,9 +155,11 @@ def init(
     sums = jax.tree.map(lambda a: a.at[-1].set(jnp.where(few, 0.0, a[-1])), sums)
     d = x.shape[1]
     second = sums.second.reshape(-1, d, d)  # a mixture in one column has (T, 1)
-    components, regular = normal_wishart.update(prior, points, sums.weight, sums.first, second)
-    nothing = jax.tree.map(jnp.zeros_like, (sums.weight, sums.first, second))
-    as_before, _ = normal_wishart.update(prior, points, *nothing)
+    moments = priors.moments_of(prior, x, weights)
+    sums = Statistics(sums.weight, sums.first, second)
+    components, regular = normal_wishart.update(prior, points, *sums, moments=moments)
+    nothing = jax.tree.map(jnp.zeros_like, sums)
+    as_before, _ = normal_wishart.update(prior, points, *nothing, moments=moments)
     components = jax.tree.map(  # one that has no scale is found by the first step
         lambda a, b: jnp.where(regular.reshape(-1, *([1] * (a.ndim - 1))), a, b),
         components,
@@ -178,7 +186,7 @@ def log_prob(params: Params, x: Array) -> Array:
     Example:
         >>> params = init(None, jnp.array([[0.0], [2.0]]), num_components=1)
         >>> round(float(jnp.exp(log_prob(params, jnp.ones(1)))), 4)
-        0.2753
+        0.2757
     """
     return logsumexp(_log_predictive(params, x[None])[:, 0])
 
@@ -198,7 +206,7 @@ def log_likelihood(params: Params, x: Array, weights: Array | None = None) -> Ar
     Example:
         >>> params = init(None, jnp.array([[0.0], [2.0]]), num_components=1)
         >>> round(float(log_likelihood(params, jnp.ones((2, 1)))), 4)
-        -2.58
+        -2.5771
     """
 
     def of_block(x: Array, c: Array) -> Array:
@@ -222,7 +230,7 @@ def bound(params: Params, x: Array, weights: Array | None = None) -> Array:
     Example:
         >>> x = jnp.array([[0.0], [2.0]])
         >>> round(float(bound(init(None, x, num_components=1), x)), 4)
-        -3.6499
+        -3.5779
     """
 
     def of_block(x: Array, c: Array) -> Array:
@@ -233,6 +241,7 @@ def bound(params: Params, x: Array, weights: Array | None = None) -> Array:
 
 def log_prior(
     params: Params,
+    moments: Moments | None = None,
     *,
     prior: Prior = _DEFAULT,
     alpha: float | None = None,
@@ -242,6 +251,7 @@ def log_prior(
 
     Args:
         params: Params.
+        moments: of the examples, where the prior follows them.
         prior: of the components.
         alpha: α, or None where it is learned.
         alpha_prior: s₁ and s₂.
@@ -251,11 +261,11 @@ def log_prior(
 
     Example:
         >>> x = jnp.array([[0.0], [2.0]])
-        >>> round(float(log_prior(init(None, x, num_components=1))), 4)
-        -0.6862
+        >>> round(float(log_prior(init(None, x, num_components=1), priors.moments(x))), 4)
+        -0.5422
     """
     of_sticks = sticks.divergence(params.sticks, params.concentration, alpha, alpha_prior)
-    return -of_sticks - jnp.sum(normal_wishart.divergence(prior, params.components))
+    return -of_sticks - jnp.sum(normal_wishart.divergence(prior, params.components, moments))
 
 
 def elbo(
@@ -265,9 +275,9 @@ def elbo(
     *,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
-    location: Any = 0.0,
+    location: Any = None,
     mean_count: float = 1.0,
-    scale: Any = 1.0,
+    scale: Any = None,
     degrees: float | None = None,
 ) -> Array:
     """The evidence lower bound (equation D.11), which `jaxprob.fit` maximises.
@@ -292,13 +302,14 @@ def elbo(
     Example:
         >>> x = jnp.array([[0.0], [2.0]])
         >>> round(float(elbo(init(None, x, num_components=1), x)), 4)
-        -4.3361
+        -4.1201
     """
     alpha, alpha_prior = check_alpha(alpha, alpha_prior)
     prior = normal_wishart.prior(
         location=location, mean_count=mean_count, scale=scale, degrees=degrees
     )
-    against = log_prior(params, prior=prior, alpha=alpha, alpha_prior=alpha_prior)
+    moments = priors.moments_of(prior, x, weights)
+    against = log_prior(params, moments, prior=prior, alpha=alpha, alpha_prior=alpha_prior)
     return bound(params, x, weights) + against
 
 
@@ -341,7 +352,7 @@ def grad_of_statistics(params: Params, known: Statistics) -> Params:
 
     Example:
         >>> x = jnp.array([[0.0], [2.0]])
-        >>> params = init(None, x, num_components=1)
+        >>> params = init(None, x, num_components=1, prior=Prior(0.0, scale=1.0))
         >>> slope = grad_of_statistics(params, statistics(params, x)[1])
         >>> round(float(slope.components.means[0, 0]), 4)
         0.5455
@@ -356,6 +367,7 @@ def grad_of_statistics(params: Params, known: Statistics) -> Params:
 def maximise(
     params: Params,
     known: Statistics,
+    moments: Moments | None = None,
     *,
     prior: Prior = _DEFAULT,
     alpha: float | None = None,
@@ -366,6 +378,7 @@ def maximise(
     Args:
         params: Params with which the sums were made.
         known: Statistics.
+        moments: of all examples, where the prior follows them.
         prior: of the components.
         alpha: α, or None where it is learned.
         alpha_prior: s₁ and s₂.
@@ -376,10 +389,10 @@ def maximise(
     Example:
         >>> x = jnp.array([[0.0], [3.0]])
         >>> params = init(None, x, num_components=1)
-        >>> maximise(params, statistics(params, x)[1])[0].means.tolist()
-        [[1.0]]
+        >>> maximise(params, statistics(params, x)[1], priors.moments(x))[0].means.tolist()
+        [[1.5]]
     """
-    components, regular = normal_wishart.update(prior, params.means, *known)
+    components, regular = normal_wishart.update(prior, params.means, *known, moments)
     by_place = known.weight[_places(components.log_count)]
     broken = sticks.update(by_place, sticks.mean_alpha(params.concentration, alpha))
     of_alpha = params.concentration
@@ -402,7 +415,7 @@ def about(params: Params, known: Statistics, new: Params) -> Statistics:
 
     Example:
         >>> x = jnp.array([[0.0], [3.0]])
-        >>> params = init(None, x, num_components=1)
+        >>> params = init(None, x, num_components=1, prior=Prior(0.0, scale=1.0))
         >>> about(params, statistics(params, x)[1], params).first.tolist()
         [[1.0]]
     """
@@ -485,7 +498,7 @@ def marginal(params: Params, columns: Sequence[int]) -> Params:
         ValueError: where a column does not exist or is named twice.
 
     Example:
-        >>> params = init(None, jnp.array([[2.0]]), num_components=1, alpha=1.0)
+        >>> params = init(None, jnp.array([[0.0], [2.0]]), num_components=1, alpha=1.0)
         >>> marginal(params, [0]).means.tolist()
         [[1.0]]
     """
@@ -527,7 +540,8 @@ def num_used(
         () int32.
 
     Raises:
-        ValueError: for a threshold that is no positive number.
+        ValueError: for a threshold that is no positive number, or one that no component can reach
+            since all weights together do not.
 
     Example:
         >>> x = jnp.array([[0.0], [9.0]])
@@ -536,48 +550,14 @@ def num_used(
     """
     if not threshold > 0:
         raise ValueError(f"threshold: expected a positive number of examples, got {threshold}")
+    if weights is not None and not isinstance(weights, Tracer):
+        most = float(jnp.sum(weights))
+        if not threshold < most:
+            raise ValueError(
+                f"threshold: expected less than the {most:g} examples that the weights sum to, got "
+                f"{threshold}; jp.data.normalised_weights(weights) sums to the number of examples"
+            )
     return jnp.sum(expected_counts(params, x, weights) >= threshold, dtype=jnp.int32)
-
-
-def weakly_informative(x: Any) -> dict[str, Any]:
-    """Settings of a prior from the data, as scikit-learn has them.
-
-    m₀ is the mean of the examples and Ψ₀ their covariance, with κ₀ = 1 and ν₀ = d: a component is
-    expected to be smaller than all of them together, by how much is left open.
-
-    Args:
-        x: (n, d) numbers, no column a linear function of others.
-
-    Returns:
-        Keyword arguments of `model`, `gibbs` and `elbo`.
-
-    Raises:
-        ValueError: where the covariance is singular, or something is not finite.
-
-    Example:
-        >>> weakly_informative([[0.0], [2.0]])
-        {'location': (1.0,), 'scale': ((2.0,),), 'mean_count': 1.0, 'degrees': 1.0}
-    """
-    a = np.asarray(x, np.float64)
-    if a.ndim != 2 or len(a) < 2 or not np.isfinite(a).all():
-        raise ValueError(f"x: expected at least two rows of finite numbers, got shape {a.shape}")
-    d = a.shape[1]
-    covariance = np.atleast_2d(np.cov(a.T))
-    deviation = np.sqrt(np.diag(covariance))
-    magnitude = np.abs(a).max(axis=0)
-    constant = ~(deviation > 8 * np.finfo(float).eps * magnitude)
-    if constant.any():
-        raise ValueError(f"x: expected columns that vary, got column {constant.argmax()}, constant")
-    correlation = covariance / np.outer(deviation, deviation)
-    if not np.linalg.eigvalsh(correlation)[0] > 8 * d * np.finfo(float).eps:
-        raise ValueError("x: expected no column that is a linear function of others; drop it")
-    covariance = (covariance + covariance.T) / 2
-    return {
-        "location": tuple(a.mean(axis=0).tolist()),
-        "scale": tuple(tuple(row) for row in covariance.tolist()),
-        "mean_count": 1.0,
-        "degrees": float(d),
-    }
 
 
 def parameter_names(params: Params, feature_names: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -614,9 +594,9 @@ def model(
     *,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
-    location: Any = 0.0,
+    location: Any = None,
     mean_count: float = 1.0,
-    scale: Any = 1.0,
+    scale: Any = None,
     degrees: float | None = None,
     start: str = "k-means++",
 ) -> Model:
@@ -626,26 +606,27 @@ def model(
         num_components: T, the most components that there can be.
         alpha: α > 0: the larger, the more components; learned where None.
         alpha_prior: s₁, s₂ > 0, shape and rate of the Gamma density of α where it is learned.
-        location: m₀, where components are expected: a number, or a tuple with one for each column.
+        location: m₀, where components are expected: a number, or a tuple with one for each column;
+            the mean of the examples where None.
         mean_count: κ₀ > 0: how many examples of a component its expected mean counts for.
         scale: Ψ₀ of the inverse Wishart density of a component's covariance: a number for that
-            times the identity, a tuple for its diagonal, or a tuple of its rows.
+            times the identity, a tuple for its diagonal, or a tuple of its rows; the covariance of
+            the examples where None.
         degrees: ν₀ > d - 1, how many examples of a component Ψ₀ counts for; d where None.
         start: where to start: "k-means++", or "random" for examples at random.
 
     Returns:
-        A Model; two of them with the same settings are equal. Settings that fit the data:
-        `weakly_informative`.
+        A Model; two of them with the same settings are equal. `weakly_informative` has the numbers
+        that location and scale stand for.
 
     Raises:
         ValueError: for fewer than one component, and what is none of the above.
 
     Example:
         >>> import jaxprob as jp
-        >>> x = [[0.0], [1.0], [2.0], [50.0], [51.0], [52.0]]
-        >>> result = jp.fit(model(5), x)
-        >>> int(num_used(result.params, jnp.array(x)))
-        2
+        >>> x = jnp.concatenate([jnp.arange(10.0), 100 + jnp.arange(10.0)])[:, None]
+        >>> [int(num_used(jp.fit(model(5), x).params, x)) for x in (x, x / 1000)]
+        [2, 2]
     """
     if type(num_components) is not int or num_components < 1:
         raise ValueError(
@@ -673,7 +654,9 @@ def model(
         ),
         parameter_names=parameter_names,
         columns=num_components,
+        features=priors.features_of(prior),
         reasons=_REASONS,
+        hyperparameters=priors.moments if prior.follows else None,
     )
 
 
@@ -682,6 +665,7 @@ _REASONS = (
         Status.COLLAPSED,
         "a component's scale is lost in the rounding of the data; raise scale, or center the data",
     ),
+    *priors.REASONS,
 )
 
 

@@ -27,8 +27,10 @@ goes to the maximum of the expected log-likelihood, which never lowers the log-l
 
 A prior of ν examples at a distance of s₀ from the mean in every direction makes Σ_k of it
 (N_k Σ_k + ν s₀² I) / (N_k + ν), which bounds the likelihood: without, a component can shrink onto a
-point, and there is no maximum (COLLAPSED). What a run finds is a maximum near its start; compare
-several (`jaxprob.many.restarts`). Components without weight (logit -∞) stay so.
+point, and there is no maximum (COLLAPSED). Where s₀ is not given it is each column's standard
+deviation, diag(s²) in place of s₀² I, so that the result does not depend on units. What a run finds
+is a maximum near its start; compare several (`jaxprob.many.restarts`). Components without weight
+(logit -∞) stay so.
 
 Entries that were not observed are NaN, where the model says `missing`: the density is then that of
 the observed ones, and S_k has the conditional covariance of the others. With Λ = Σ⁻¹, u the
@@ -52,6 +54,7 @@ from jax import Array
 
 from jaxprob.compilation import compiled
 from jaxprob.data.arrays import check_columns
+from jaxprob.data.columns import column_name, observed, varying
 from jaxprob.models.base import Bind, ExpectationMaximisation, Features, Model, Status
 from jaxprob.numerics import log_softmax, logsumexp, softmax
 from jaxprob.numerics.components import (
@@ -61,6 +64,7 @@ from jaxprob.numerics.components import (
     mahalanobis,
     outer_moments,
     over_blocks,
+    overall_moments,
     shares,
     squared_moments,
     weighted_total,
@@ -72,6 +76,7 @@ from jaxprob.numerics.seeding import spread_out
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
 STARTS = ("k-means++", "random")
 _LEAST_SPREAD = 1e-3  # of the start, relative to that around the centers
+_LEAST_SHARE = 1e-2  # of a component at the start, relative to an equal one
 _BLOCK_ELEMENTS = 25_000  # examples × components that are looked at at a time
 
 
@@ -142,8 +147,8 @@ def init(
         >>> sorted(init(None, x, num_components=2).means.ravel().tolist())
         [0.5, 10.5]
     """
-    centers, x, c = _centers(key, x, weights, num_components, missing, start)
-    return _around(centers, x, c, jnp.int32(num_components), covariance)
+    first = _first(key, x, weights, num_components, covariance, missing, start)
+    return _around(first, jnp.int32(num_components), covariance)
 
 
 def padded_init(
@@ -175,9 +180,9 @@ def padded_init(
         >>> padded_init(None, x, counts=(1, 2)).weights.shape
         (2, 2)
     """
-    centers, x, c = _centers(key, x, weights, max(counts), missing, start)
+    first = _first(key, x, weights, max(counts), covariance, missing, start)
     numbers = jnp.asarray(counts, jnp.int32)
-    return jax.vmap(lambda active: _around(centers, x, c, active, covariance))(numbers)
+    return jax.vmap(lambda active: _around(first, active, covariance))(numbers)
 
 
 @compiled("missing")
@@ -359,15 +364,21 @@ def of_statistics(params: Params, known: Statistics) -> Params:
 
 
 def maximise(
-    params: Params, known: Statistics, *, prior_count: float = 0.0, prior_scale: float = 1.0
+    params: Params,
+    known: Statistics,
+    variances: Array | None = None,
+    *,
+    prior_count: float = 0.0,
+    prior_scale: float | None = None,
 ) -> tuple[Params, Array]:
     """The next parameters of expectation-maximisation (equation 3.12).
 
     Args:
         params: Params with which the sums were made.
         known: Statistics.
+        variances: (d,) s² of the columns, where the prior follows them.
         prior_count: ν.
-        prior_scale: s₀.
+        prior_scale: s₀, or None where the prior follows the columns.
 
     Returns:
         Params, and () int32: COLLAPSED, or MAX_STEPS where there is something to go on with.
@@ -390,14 +401,14 @@ def maximise(
     if is_tied:
         scatter, count = jnp.sum(scatter, axis=0, keepdims=True), all_of_it[None]
         alive = jnp.ones(1, bool)
-    count, extra = count + prior_count, prior_count * prior_scale**2
+    count = count + prior_count
+    extra = _prior_scatter(variances, d, prior_count, prior_scale).astype(scatter.dtype)
     if _is_diagonal(params):
-        variance = (scatter + extra) / count[:, None]
+        variance = (scatter + extra[None, :]) / count[:, None]
         variance = jnp.mean(variance, axis=1, keepdims=True) if is_spherical else variance
         pivots, lower = variance, params.lower
     else:
-        added = extra * jnp.eye(d, dtype=scatter.dtype)[None]
-        covariance = (scatter + added) / count[:, None, None]
+        covariance = (scatter + jnp.diag(extra)[None]) / count[:, None, None]
         factor = inverse_factor(covariance)
         variance, pivots = _diagonal(covariance), 1 / _diagonal(factor) ** 2
         lower = factor[:, *np.tril_indices(d, -1)]
@@ -439,16 +450,24 @@ def about(params: Params, known: Statistics, new: Params) -> Statistics:
     return Statistics(weight, moved, second + crossed)
 
 
-def log_prior(params: Params, *, prior_count: float, prior_scale: float) -> Array:
+def log_prior(
+    params: Params,
+    variances: Array | None = None,
+    *,
+    prior_count: float,
+    prior_scale: float | None = None,
+) -> Array:
     """The logarithm of the prior that `maximise` has, up to a constant.
 
     Args:
         params: Params.
+        variances: (d,) s² of the columns, where the prior follows them.
         prior_count: ν.
-        prior_scale: s₀.
+        prior_scale: s₀, or None where the prior follows the columns.
 
     Returns:
-        (), nats: Σ_k -ν (Σ_e s_e + ½ s₀² ‖A‖²), of each covariance that there is.
+        (), nats: Σ_k -ν (Σ_e s_e + ½ s₀² ‖A‖²), of each covariance that there is; with
+        Σ_ej A_ej² s_j² where the prior follows the columns.
 
     Example:
         >>> params = Params(jnp.zeros(1), jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.zeros((1, 0)))
@@ -458,8 +477,30 @@ def log_prior(params: Params, *, prior_count: float, prior_scale: float) -> Arra
     d = params.means.shape[-1]
     rows = params.log_scale.shape[0]
     log_scale = jnp.broadcast_to(params.log_scale, (rows, d))
-    squares = jnp.sum(jnp.exp(-2 * log_scale)) + jnp.sum(params.lower**2)
-    return -prior_count * (jnp.sum(log_scale) + prior_scale**2 / 2 * squares)
+    extra = _prior_scatter(variances, d, prior_count, prior_scale).astype(log_scale.dtype)
+    squares = jnp.sum(jnp.exp(-2 * log_scale) * extra[None, :])
+    if not _is_diagonal(params):
+        _, j = np.tril_indices(d, -1)
+        squares += jnp.sum(params.lower**2 * extra[None, j])
+    return -prior_count * jnp.sum(log_scale) - squares / 2
+
+
+def column_variances(x: Array, weights: Array | None = None, *, missing: bool = False) -> Array:
+    """The variances of the columns, which the prior follows where it has no scale of its own.
+
+    Args:
+        x: (n, d) floating.
+        weights: (n,) c_i ≥ 0; one each where None.
+        missing: whether NaN stands for an entry that was not observed.
+
+    Returns:
+        (d,) Σ_i c_i (x_ij - m_j)² / Σ_i c_i, over the entries that were observed.
+
+    Example:
+        >>> column_variances(jnp.array([[1.0], [3.0]])).tolist()
+        [1.0]
+    """
+    return _mean_and_variances(x, weights, missing)[1]
 
 
 def sample(params: Params, key: Array, num: int) -> Array:
@@ -649,7 +690,7 @@ def model(
     covariance: str = "full",
     *,
     prior_count: float = 0.0,
-    prior_scale: float = 1.0,
+    prior_scale: float | None = None,
     missing: bool = False,
     start: str = "k-means++",
 ) -> Model:
@@ -660,7 +701,8 @@ def model(
         covariance: "full", "tied" (one for all components), "diagonal" or "spherical".
         prior_count: ν ≥ 0, as how many examples the prior of each covariance counts; with a
             positive one no component can collapse.
-        prior_scale: s₀ > 0, how far these are from the mean, in the unit of the features.
+        prior_scale: s₀ > 0, how far these are from the mean, in the unit of the features; each
+            column's standard deviation where None.
         missing: whether NaN stands for an entry that was not observed.
         start: where to start: "k-means++", or "random" for examples at random.
 
@@ -687,10 +729,13 @@ def model(
         raise ValueError(f"start: expected one of {STARTS}, got {start!r}")
     if not (isinstance(prior_count, int | float) and 0 <= prior_count < math.inf):
         raise ValueError(f"prior_count: expected a number of at least 0, got {prior_count!r}")
-    if not (isinstance(prior_scale, int | float) and 0 < prior_scale < math.inf):
-        raise ValueError(f"prior_scale: expected a positive number, got {prior_scale!r}")
-    prior = {"prior_count": float(prior_count), "prior_scale": float(prior_scale)}
+    if prior_scale is not None:
+        if not (isinstance(prior_scale, int | float) and 0 < prior_scale < math.inf):
+            raise ValueError(f"prior_scale: expected a positive number, got {prior_scale!r}")
+        prior_scale = float(prior_scale)
+    prior = {"prior_count": float(prior_count), "prior_scale": prior_scale}
     own = {"missing": bool(missing)}
+    follows = prior_count > 0 and prior_scale is None
     return Model(
         name="Gaussian mixture",
         labels=None,
@@ -702,7 +747,7 @@ def model(
         sample=sample,
         predict_log_proba=Bind(predict_log_proba, **own),
         canonical=canonical,
-        features=Features(_any, _expected, missing=True) if missing else None,
+        features=_features(covariance, bool(missing), prior_count > 0, follows),
         log_prior=Bind(log_prior, **prior) if prior_count else None,
         em=ExpectationMaximisation(
             Bind(statistics, **own), of_statistics, Bind(maximise, **prior), about
@@ -710,6 +755,7 @@ def model(
         parameter_names=parameter_names,
         columns=num_components,
         reasons=_REASONS,
+        hyperparameters=Bind(column_variances, **own) if follows else None,
     )
 
 
@@ -718,7 +764,30 @@ _REASONS = (
         Status.COLLAPSED,
         "a component has shrunk onto a point or a plane; add prior_count, or use fewer components",
     ),
+    (
+        Status.SINGULAR,
+        "a column was never observed with positive weight, or two never together, or the prior "
+        "follows a column that is constant; drop it, or see the arguments of the model",
+    ),
 )
+
+
+def _features(covariance: str, missing: bool, has_prior: bool, follows: bool) -> Features | None:
+    """What x may hold, and what examples must determine together."""
+    if not (missing or follows):
+        return None
+    settings = {
+        "together": missing and covariance in ("full", "tied") and not has_prior,
+        "spread": follows,
+        "each": covariance != "spherical",
+    }
+    return Features(
+        _any,
+        _expected,
+        missing=missing,
+        suffice=Bind(_suffice, **settings),
+        lacking=Bind(_lacking, **settings),
+    )
 
 
 def _any(x: Any, xp: Any) -> Any:
@@ -729,6 +798,64 @@ def _any(x: Any, xp: Any) -> Any:
 def _expected(x: Any, xp: Any) -> str:
     """Never asked for."""
     return "expected finite numbers or NaN"
+
+
+def _suffice(x: Any, weights: Any, xp: Any, *, together: bool, spread: bool, each: bool) -> Any:
+    """() whether examples of positive weight determine means, correlations, and the prior."""
+    seen = observed(x, weights, xp=xp)
+    enough = xp.all(xp.any(seen, axis=0))
+    if together:
+        enough = enough & xp.all(_pairs(seen, xp))
+    if spread:
+        varies = varying(x, weights, xp=xp)
+        enough = enough & (xp.all(varies) if each else xp.any(varies))
+    return enough
+
+
+def _pairs(seen: Any, xp: Any) -> Any:
+    """(d, d) whether two columns are observed together."""
+    ones = seen.astype(xp.float32)  # a sum of ones may stop growing, but not be zero
+    return (ones.T @ ones if xp is np else matmul(ones.T, ones)) > 0
+
+
+def _lacking(x: Any, weights: Any, names: Any, *, together: bool, spread: bool, each: bool) -> str:
+    seen = observed(x, weights, xp=np)
+    never = ~seen.any(axis=0)
+    if never.any():
+        name = column_name(int(never.argmax()), names)
+        return (
+            f"x: expected an observed entry in every column, in an example of positive weight, got "
+            f"none in {name}; drop it"
+        )
+    if together and not (pairs := _pairs(seen, np)).all():
+        i, j = (column_name(int(k), names) for k in np.argwhere(~pairs)[0])
+        return (
+            f"x: expected every two columns to be observed together in some example, since "
+            f"covariances are full, got none with {i} and {j}; use covariance='diagonal', drop "
+            "one, or add prior_count"
+        )
+    name = column_name(int((~varying(x, weights, xp=np)).argmax()), names)
+    which = name if each else "every column"
+    return (
+        f"x: expected columns that vary, since the prior follows them, got {which}, constant; drop "
+        "it, or give prior_scale"
+    )
+
+
+def _prior_scatter(
+    variances: Array | None, d: int, prior_count: float, prior_scale: float | None
+) -> Array:
+    """(d,) ν s², what the prior adds to the diagonal of a component's scatter."""
+    if prior_count == 0:
+        return jnp.zeros(d)
+    if prior_scale is not None:
+        return jnp.full(d, prior_count * prior_scale**2)
+    if variances is None:
+        raise ValueError(
+            "prior_scale: expected a number, or the variances of the columns "
+            "(`Model.hyperparameters`), which the prior follows, got neither"
+        )
+    return prior_count * variances
 
 
 def _is_diagonal(params: Params) -> bool:
@@ -809,41 +936,72 @@ def _of_covariance(logits: Array, means: Array, covariance: Array, kind: str) ->
     return Params(logits, means, jnp.log(variance) / 2, jnp.zeros((k, 0), means.dtype))
 
 
-def _centers(
-    key: Array | None, x: Array, weights: Array | None, num: int, missing: bool, start: str
-) -> tuple[Array, Array, Array]:
-    """Examples (num, d) to start from; the examples without gaps, and their weights."""
+class _First(NamedTuple):
+    """Examples to start from, and what to measure distances from them by."""
+
+    centers: Array  # (K, d)
+    x: Array  # (n, d) without gaps
+    weights: Array  # (n,)
+    variances: Array  # (d,) of the columns, ones for columns that are constant
+
+
+def _first(
+    key: Array | None,
+    x: Array,
+    weights: Array | None,
+    num: int,
+    covariance: str,
+    missing: bool,
+    start: str,
+) -> _First:
+    """Examples to start from, far from each other in units of the columns' standard deviations."""
     key = jax.random.key(0) if key is None else key
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-    x = _filled_in(x, c) if missing else x
+    mean, variances = _mean_and_variances(x, weights, missing)
+    x = jnp.where(jnp.isnan(x), mean[None, :], x) if missing else x
+    if covariance == "spherical":  # columns have one unit
+        variances = jnp.full_like(variances, jnp.mean(variances))
+    variances = _or_one(variances)
     if start == "k-means++":
-        return spread_out(key, x, c, num), x, c
-    u = jax.random.uniform(key, c.shape, x.dtype)
-    order = jnp.argsort(jnp.where(c > 0, u, 2.0))
-    return x[jnp.resize(order[:num], (num,))], x, c
+        centers = spread_out(key, x, c, num, jnp.sqrt(variances))
+    else:
+        u = jax.random.uniform(key, c.shape, x.dtype)
+        order = jnp.argsort(jnp.where(c > 0, u, 2.0))
+        centers = x[jnp.resize(order[:num], (num,))]
+    return _First(centers, x, c, variances)
 
 
-def _around(centers: Array, x: Array, c: Array, active: Array, covariance: str) -> Params:
+def _around(first: _First, active: Array, covariance: str) -> Params:
     """What is nearest to each of the first centers, with the covariance within all of them."""
+    centers, x, c, variances = first
     index = jnp.arange(len(centers))
-    distance = mahalanobis(x, centers, jnp.ones_like(centers))
+    scale = jnp.broadcast_to(1 / jnp.sqrt(variances), centers.shape)
+    distance = mahalanobis(x, centers, scale)
     nearest = jnp.argmin(jnp.where(index[:, None] < active, distance, jnp.inf), axis=0)
     member = jnp.where(nearest[None, :] == index[:, None], c[None, :], 0.0)
     sums = Statistics(jnp.sum(member, axis=1), *outer_moments(member, x, centers))
-    within = jnp.sum(_about_new_means(sums), axis=0) / _or_one(jnp.sum(c))
-    spread = jnp.where(_diagonal(within) > 0, _diagonal(within), 1.0)
+    weight = _or_one(jnp.sum(c))
+    within = jnp.sum(_about_new_means(sums), axis=0) / weight
+    spread = jnp.where(_diagonal(within) > 0, _diagonal(within), variances)
     within += jnp.diag(_LEAST_SPREAD * spread)
-    logits = jnp.where(index < active, jnp.log(sums.weight + 1), -jnp.inf)  # none dies at once
+    least = _LEAST_SHARE * weight / active.astype(x.dtype)  # none dies at once
+    logits = jnp.where(index < active, jnp.log(sums.weight + least), -jnp.inf)
     means = centers + sums.first / _or_one(sums.weight)[:, None]
     return _of_covariance(log_softmax(logits), means, within[None], covariance)
 
 
-def _filled_in(x: Array, c: Array) -> Array:
-    """With means of the columns for what is missing."""
+def _mean_and_variances(x: Array, weights: Array | None, missing: bool) -> tuple[Array, Array]:
+    """(d,) each, of the entries that were observed."""
+    if not missing:
+        weight, mean, second = overall_moments(x, weights, squared_moments)
+        return mean, second / _or_one(weight)
     seen = ~jnp.isnan(x)
-    weight = seen * c[:, None]
-    mean = jnp.sum(jnp.where(seen, x, 0.0) * weight, axis=0) / _or_one(jnp.sum(weight, axis=0))
-    return jnp.where(seen, x, mean[None, :])
+    c = seen.astype(x.dtype) if weights is None else jnp.where(seen, weights[:, None], 0.0)
+    count = _or_one(jnp.sum(c, axis=0))
+    near = jnp.sum(c * jnp.where(seen, x, 0.0), axis=0) / count
+    away = jnp.where(seen, x - near[None, :], 0.0)
+    shift = jnp.sum(c * away, axis=0) / count
+    return near + shift, jnp.sum(c * (away - shift[None, :]) ** 2, axis=0) / count
 
 
 def _shared(each: Array, like: Array) -> Array:

@@ -225,6 +225,37 @@ def _squared_moments_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]
     return squared_moments(member, x, means), (dfirst, dsecond)
 
 
+def overall_moments(
+    x: Array,
+    weights: Array | None,
+    moments: Callable[[Array, Array, Array], tuple[Array, Array]] = outer_moments,
+) -> tuple[Array, Array, Array]:
+    """The total weight of examples, their mean, and their second moment about it.
+
+    Args:
+        x: (n, d) floating.
+        weights: (n,) c; one each where None.
+        moments: `outer_moments`, or `squared_moments`.
+
+    Returns:
+        (), (d,), and (d, d) or (d,).
+
+    Example:
+        >>> weight, mean, second = overall_moments(jnp.array([[1.0], [3.0]]), None)
+        >>> float(weight), mean.tolist(), second.tolist()
+        (2.0, [2.0], [[2.0]])
+    """
+    c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+    weight = jnp.sum(c)
+    count = jnp.where(weight > 0, weight, 1.0)
+    center = jnp.mean(x, axis=0)
+    near = center + matmul(c, x - center[None, :]) / count  # with the rounding of a long sum
+    first, second = (a[0] for a in moments(c[None, :], x, near[None, :]))
+    shift = first / count
+    lost = first * shift if second.ndim == 1 else first[:, None] * shift[None, :]
+    return weight, near + shift, second - lost
+
+
 def over_blocks(
     fn: Callable[[Array, Array], Any], x: Array, weights: Array | None, block: int
 ) -> Any:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def spread_out(key: Array, x: Array, weights: Array, num: int) -> Array:
+def spread_out(key: Array, x: Array, weights: Array, num: int, scale: Array | None = None) -> Array:
     """Draw examples with probabilities proportional to the squared distance from those drawn.
 
     The k-means++ rule of Arthur and Vassilvitskii (2007). The first ones are drawn as they would be
@@ -16,6 +16,7 @@ def spread_out(key: Array, x: Array, weights: Array, num: int) -> Array:
         x: (n, d) floating.
         weights: (n,) c ≥ 0, by which the probabilities are multiplied.
         num: how many.
+        scale: (d,) units of the columns, in which distances are measured; ones where None.
 
     Returns:
         (num, d).
@@ -26,6 +27,7 @@ def spread_out(key: Array, x: Array, weights: Array, num: int) -> Array:
         [0.0, 5.0]
     """
     n = len(x)
+    unit = jnp.ones_like(x[0]) if scale is None else scale
 
     def one(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         centers, nearest = carry
@@ -34,7 +36,7 @@ def spread_out(key: Array, x: Array, weights: Array, num: int) -> Array:
         u = jax.random.uniform(jax.random.fold_in(key, i), (), x.dtype)
         sums = jnp.cumsum(chance)
         drawn = jnp.minimum(jnp.searchsorted(sums, u * sums[-1], side="right"), n - 1)
-        distance = jnp.sum((x - x[drawn][None, :]) ** 2, axis=1)
+        distance = jnp.sum(((x - x[drawn][None, :]) / unit[None, :]) ** 2, axis=1)
         return centers.at[i].set(x[drawn]), jnp.minimum(nearest, distance)
 
     start = jnp.zeros((num, x.shape[1]), x.dtype), jnp.full(n, jnp.inf, x.dtype)

@@ -240,6 +240,7 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
     Returns:
         A Result; its status is never an exception.
     """
+    problem = problem.prepared()
     fixed, theta = solver.prepare(problem, theta)
     proved = no_optimum(problem)
     empty = jnp.full(solver.max_steps + 1, jnp.nan, theta.dtype)

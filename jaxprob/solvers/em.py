@@ -14,6 +14,10 @@ Steps shrink by a constant factor ρ in the end, so the gain δ of the last one 
 fit: it concerns the maximum that the run is heading for, which need not be the highest. Compare
 several starts.
 
+Weights count as repeated examples, and the tolerance is in nats of whole ones: where those that are
+positive are below one on average, such as weights that sum to one, it is smaller by as much, so
+that the run ends where it would with the same weights of mean one.
+
 Source: Dempster, Laird and Rubin, Maximum likelihood from incomplete data via the EM algorithm,
 Journal of the Royal Statistical Society B 39, 1977; McLachlan and Krishnan, The EM Algorithm and
 Extensions, 2008, section 4.9 (stopping by Aitken's estimate).
@@ -61,24 +65,24 @@ class EM:
     takes_start = True
     needs_proof = False
 
-    def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
-        """Nothing to prepare."""
-        return None, theta
+    def prepare(self, problem: Problem, theta: Array) -> tuple[Array, Array]:
+        """How much of an example the weights are on average."""
+        return _unit(problem.data.weights, theta), theta
 
-    def init(self, problem: Problem, fixed: None, theta: Array) -> State:
+    def init(self, problem: Problem, fixed: Array, theta: Array) -> State:
         """Nothing expected yet."""
         shapes = jax.eval_shape(lambda: problem.expectation(theta)[2])
         known = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
         unknown = jnp.asarray(jnp.nan, theta.dtype)
         return blank(theta, Memory(known, unknown, unknown))
 
-    def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
+    def start(self, problem: Problem, fixed: Array, theta: Array, known: Known | None) -> State:
         """What is expected at the start."""
         unknown = jnp.asarray(jnp.nan, theta.dtype)
         value, grad, sums = problem.expectation(theta)
         return State(theta, value, grad, no_verdict(theta), Memory(sums, unknown, unknown))
 
-    def step(self, problem: Problem, fixed: None, state: State, k: Array) -> State:
+    def step(self, problem: Problem, fixed: Array, state: State, k: Array) -> State:
         """The maximum of what was expected, and what is expected there; step 0 only looks."""
         is_first = k == 0
         moved, status = problem.maximise(state.theta, state.memory.known)
@@ -89,12 +93,12 @@ class EM:
         rate, gap = _left(state.memory, gain)
         new = State(theta, value, grad, state.evidence, Memory(known, gain, rate))
         status = jnp.where(stuck, status, jnp.int32(Status.MAX_STEPS))
-        return new._replace(evidence=self._verdict(new, gap, status))
+        return new._replace(evidence=self._verdict(new, gap, status, fixed))
 
-    def _verdict(self, new: State, gap: Array, status: Array) -> Evidence:
+    def _verdict(self, new: State, gap: Array, status: Array, unit: Array) -> Evidence:
         value, gain = new.value, new.memory.gain
-        default = jnp.maximum(DEFAULT_TOL[value.dtype.name], slack(value))
-        enough = default if self.tol is None else self.tol
+        default = jnp.maximum(DEFAULT_TOL[value.dtype.name] * unit, slack(value))
+        enough = default if self.tol is None else self.tol * unit
         evidence = no_verdict(new.theta)._replace(gap=gap, status=status)
         evidence = with_status(evidence, gap <= enough, Status.CONVERGED)
         return with_status(evidence, gain <= 0, Status.STALLED)
@@ -102,9 +106,17 @@ class EM:
     def newton_step(self, state: State) -> None:
         """None is made."""
 
-    def finish(self, problem: Problem, fixed: None, state: State) -> State:
+    def finish(self, problem: Problem, fixed: Array, state: State) -> State:
         """As it is."""
         return state
+
+
+def _unit(weights: Array | None, like: Array) -> Array:
+    """() the mean of the positive weights, at most one."""
+    if weights is None:
+        return jnp.ones((), like.dtype)
+    positive = jnp.sum(weights > 0, dtype=like.dtype)
+    return jnp.minimum(jnp.sum(weights) / jnp.maximum(positive, 1), 1)
 
 
 def _gain(old: State, theta: Array, value: Array, grad: Array) -> Array:
@@ -130,9 +142,9 @@ def em(*, tol: Array | float | None = None, max_steps: int = 1000) -> EM:
     """Expectation-maximisation, for models with something latent: their default in `jaxprob.fit`.
 
     Args:
-        tol: stop when about so much is left to gain, in nats: 1e-6 in float64 and 1e-2 in float32
-            where None, but not below the rounding of the objective. A smaller one ends at smaller
-            gradients.
+        tol: stop when about so much is left to gain, in nats of examples of weight one (see above
+            for smaller weights): 1e-6 in float64 and 1e-2 in float32 where None, but not below the
+            rounding of the objective. A smaller one ends at smaller gradients.
         max_steps: at most so many steps.
 
     Returns:

@@ -8,7 +8,8 @@ batch contributes with a weight that falls:
 
 For batches drawn at random, θ_t converges to a stationary point of the likelihood, and its mean
 over the last steps does so at the best rate. Sums are measured anew from each θ_t, so that nothing
-cancels where components are narrow and far apart.
+cancels where components are narrow and far apart. A prior that follows the data, such as a default
+one, follows the first batch.
 
 Source: Cappé and Moulines, On-line expectation-maximization algorithm for latent data models,
 Journal of the Royal Statistical Society B 71, 2009.
@@ -24,7 +25,7 @@ from jax import Array
 
 from jaxprob.compilation import eager_jit
 from jaxprob.data import check_data
-from jaxprob.models.base import Model, Status, num_classes
+from jaxprob.models.base import Model, Status, hyperparameters, num_classes
 
 
 class MinibatchFit(NamedTuple):
@@ -37,6 +38,8 @@ class MinibatchFit(NamedTuple):
         log_likelihood: () nats per example, the average so far of each batch before it was used.
         status: () int32: MAX_STEPS while all is well; COLLAPSED where a batch was left out since it
             would have been the end of a component, NON_FINITE where its density overflowed.
+        num_examples: () the sum of the weights of all batches so far.
+        hyperparameters: what the model's prior took from the first batch.
     """
 
     params: Any
@@ -44,6 +47,8 @@ class MinibatchFit(NamedTuple):
     num_batches: Array
     log_likelihood: Array
     status: Array
+    num_examples: Array
+    hyperparameters: tuple = ()
 
 
 def minibatch_em(
@@ -59,12 +64,13 @@ def minibatch_em(
     Args:
         model: such as `jaxprob.models.gaussian_mixture.model(3)`.
         batches: arrays (m, d), or pairs of these and weights (m,); a generator may read them from
-            a file. Batches of one size need one program.
+            a file. Batches of one size need one program. The first one must have observed entries
+            in every column, where some may be missing.
         init: parameters to start from, such as `model.init(key, first_batch)`, or a MinibatchFit to
             go on with.
         decay: α, between ½ and 1: the smaller, the faster is the start forgotten.
         num_examples: n, of all data: how much the examples count against the model's prior; all
-            that have come where None.
+            that have come, by weight, where None.
 
     Returns:
         A MinibatchFit. Batches that would do harm are left out, and its status says so.
@@ -86,12 +92,15 @@ def minibatch_em(
     if not 0.5 < decay <= 1:
         raise ValueError(f"decay: expected a number above 0.5 and at most 1, got {decay}")
     state, trouble = init if isinstance(init, MinibatchFit) else None, int(Status.MAX_STEPS)
-    count = 0
+    count, features = 0, model.features
+    if state is not None and features is not None:
+        features = features._replace(suffice=None)
     for batch in batches:
         x, weights = batch if isinstance(batch, tuple) else (batch, None)
-        data = check_data(x, None, weights, num_classes=num_classes(model), features=model.features)
+        data = check_data(x, None, weights, num_classes=num_classes(model), features=features)
         if state is None:
-            state = _start(model, init, data.x)
+            state = _start(model, init, data.x, data.weights)
+            features = None if features is None else features._replace(suffice=None)
         state = _step(state, data.x, data.weights, num_examples, decay, model=model)
         trouble = trouble if int(state.status) == Status.MAX_STEPS else int(state.status)
         count += 1
@@ -100,14 +109,20 @@ def minibatch_em(
     return state._replace(status=jnp.int32(trouble))
 
 
-def _start(model: Model, init: Any, x: Array) -> MinibatchFit:
-    """Nothing known yet."""
+def _start(model: Model, init: Any, x: Array, weights: Array | None) -> MinibatchFit:
+    """Nothing known yet, but of the prior."""
     assert model.em is not None
     params = jax.tree.map(lambda a: jnp.asarray(a, x.dtype), init)
     shapes = jax.eval_shape(lambda: model.em.statistics(params, x, None))[1]  # pyright: ignore[reportOptionalMemberAccess]
     known = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
     zero = jnp.zeros((), x.dtype)
-    return MinibatchFit(params, known, jnp.int32(0), zero, jnp.int32(Status.MAX_STEPS))
+    found = () if model.hyperparameters is None else _hyperparameters(x, weights, model=model)
+    return MinibatchFit(params, known, jnp.int32(0), zero, jnp.int32(Status.MAX_STEPS), zero, found)
+
+
+@partial(eager_jit, static_argnames=["model"])
+def _hyperparameters(x: Array, weights: Array | None, *, model: Model) -> tuple:
+    return hyperparameters(model, x, weights=weights)
 
 
 @partial(eager_jit, static_argnames=["model"])
@@ -132,14 +147,18 @@ def _step(
         return (1 - rate) * old + rate * (new / size)
 
     known = jax.tree.map(mix, state.known, sums)
-    so_far = (t + 1) * size if num_examples is None else jnp.asarray(num_examples, x.dtype)
-    params, status = em.maximise(state.params, jax.tree.map(lambda a: so_far * a, known))
+    come = state.num_examples + size
+    so_far = come if num_examples is None else jnp.asarray(num_examples, x.dtype)
+    expected = jax.tree.map(lambda a: so_far * a, known)
+    params, status = em.maximise(state.params, expected, *state.hyperparameters)
     new = MinibatchFit(
         params,
         em.about(state.params, known, params),
         t + 1,
         mix(state.log_likelihood, value),
         status,
+        come,
+        state.hyperparameters,
     )
     status = jnp.where(jnp.isfinite(value), status, jnp.int32(Status.NON_FINITE))
     good = status == Status.MAX_STEPS

@@ -13,7 +13,13 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxprob.models.base import Certificates, ClosedForm, Model, value_and_grad
+from jaxprob.models.base import (
+    Certificates,
+    ClosedForm,
+    Model,
+    hyperparameters,
+    value_and_grad,
+)
 from jaxprob.numerics.products import vdot
 from jaxprob.solvers.jeffreys import half_log_det
 
@@ -78,7 +84,7 @@ def block_bytes(x: Any, shards: Shards | None) -> int | None:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["data", "l2", "l1", "prior_share", "centre"],
+    data_fields=["data", "l2", "l1", "prior_share", "centre", "hyperparameters"],
     meta_fields=["model", "penalised", "shards", "block_bytes", "firth"],
 )
 @dataclass(frozen=True)
@@ -105,11 +111,21 @@ class Problem:
     """Of the log-prior, that counts where the rows are some of all; all of it where None."""
     centre: Array | None = None
     """(d,) what has been subtracted from the features: vectors theta are of what is left."""
+    hyperparameters: tuple | None = None
+    """What the model's prior takes from all rows; from those that are here where None."""
 
     @property
     def certificates(self) -> Certificates | None:
         """What can be proved about an optimum: Firth's penalty is not concave."""
         return None if self.firth else self.model.certificates
+
+    def prepared(self) -> "Problem":
+        """The problem with what its prior takes from the rows computed once, before a loop."""
+        if self.hyperparameters is not None:
+            return self
+        data = self.data
+        found = hyperparameters(self.model, *data.examples, weights=data.weights)
+        return replace(self, hyperparameters=found)
 
     def start(self) -> Array:
         """(p,) where the model starts."""
@@ -235,7 +251,7 @@ class Problem:
         """The logarithm of the model's prior (), up to a constant; zero where it has none."""
         if self.model.log_prior is None:
             return jnp.zeros((), theta.dtype)
-        value = self.model.log_prior(self.unravel(theta))
+        value = self.model.log_prior(self.unravel(theta), *self._hyperparameters())
         return value if self.prior_share is None else self.prior_share * value
 
     def closed_form(self) -> tuple[Array, Array, Array, Array, Array]:
@@ -267,8 +283,13 @@ class Problem:
     def maximise(self, theta: Array, known: Any) -> tuple[Array, Array]:
         """Where the sums at some parameters lead, and a Status () int32."""
         assert self.model.em is not None
-        params, status = self.model.em.maximise(self.unravel(theta), known)
-        return ravel_pytree(params)[0], status
+        made, status = self.model.em.maximise(self.unravel(theta), known, *self._hyperparameters())
+        return ravel_pytree(made)[0], status
+
+    def _hyperparameters(self) -> tuple:
+        found = self.prepared().hyperparameters
+        assert found is not None  # that is what `prepared` computes
+        return found
 
     def choose(self) -> tuple[Array, Array, Array, Array]:
         """Where the model's own search ends: theta, value there, status, and the gap."""
@@ -425,7 +446,7 @@ class Problem:
             take = jax.shard_map(
                 take, mesh=self.shards.mesh, in_specs=(rows,), out_specs=rows, check_vma=False
             )
-        return replace(self, data=take(self.data), **self._scaled(share))
+        return replace(self.prepared(), data=take(self.data), **self._scaled(share))
 
     def _scaled(self, share: Array | float) -> dict[str, Array | None]:
         """What belongs to all rows, for a share of them."""
@@ -446,7 +467,7 @@ class Problem:
         weights = weights if data.weights is None else weights * data.weights
         share = jnp.sum(live) / self.data.x.shape[0]
         data = data._replace(weights=weights)
-        return replace(self, data=data, shards=None, **self._scaled(share))
+        return replace(self.prepared(), data=data, shards=None, **self._scaled(share))
 
 
 @lru_cache(maxsize=256)

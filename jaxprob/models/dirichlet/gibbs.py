@@ -32,8 +32,9 @@ from jax import Array
 
 from jaxprob.data.arrays import check_array
 from jaxprob.data.checks import check_data
-from jaxprob.models.dirichlet import normal_wishart
-from jaxprob.models.dirichlet.normal_wishart import Components, Prior
+from jaxprob.models.dirichlet import normal_wishart, priors
+from jaxprob.models.dirichlet.normal_wishart import Components
+from jaxprob.models.dirichlet.priors import Known, Moments, Prior
 from jaxprob.models.dirichlet.settings import check_alpha, check_key
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower, outer_moments
@@ -79,9 +80,9 @@ def gibbs(
     max_components: int | None = None,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
-    location: Any = 0.0,
+    location: Any = None,
     mean_count: float = 1.0,
-    scale: Any = 1.0,
+    scale: Any = None,
     degrees: float | None = None,
 ) -> Samples:
     """Draw from the posterior by collapsed Gibbs sampling (equations D.14, D.15).
@@ -111,17 +112,16 @@ def gibbs(
 
     Example:
         >>> x = [[0.0], [1.0], [50.0], [51.0]]
-        >>> found = gibbs(jax.random.key(0), x, num_steps=50, num_burn=50, scale=1.0)
+        >>> found = gibbs(jax.random.key(0), x, num_steps=50, num_burn=50,
+        ...               scale=1.0, mean_count=0.01)
         >>> z = found.assignments[-1]
         >>> bool(z[0] == z[2]), bool(found.full.any())
         (False, False)
     """
     check_key(key)
-    x = check_data(x, None, num_classes=None).x
     alpha, alpha_prior = check_alpha(alpha, alpha_prior)
-    prior = normal_wishart.prior(
-        location=location, mean_count=mean_count, scale=scale, degrees=degrees
-    )
+    prior = priors.prior(location=location, mean_count=mean_count, scale=scale, degrees=degrees)
+    x = check_data(x, None, num_classes=None, features=priors.features_of(prior)).x
     for name, value, least in (("num_steps", num_steps, 1), ("num_burn", num_burn, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
@@ -141,9 +141,9 @@ def gibbs_log_density(
     *,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
-    location: Any = 0.0,
+    location: Any = None,
     mean_count: float = 1.0,
-    scale: Any = 1.0,
+    scale: Any = None,
     degrees: float | None = None,
 ) -> Array:
     """The log-density of the next example, averaged over draws (equation D.16).
@@ -172,10 +172,8 @@ def gibbs_log_density(
         (1,)
     """
     check_alpha(alpha, alpha_prior)
-    prior = normal_wishart.prior(
-        location=location, mean_count=mean_count, scale=scale, degrees=degrees
-    )
-    x = check_data(x, None, num_classes=None).x
+    prior = priors.prior(location=location, mean_count=mean_count, scale=scale, degrees=degrees)
+    x = check_data(x, None, num_classes=None, features=priors.features_of(prior)).x
     queries = check_array("queries", queries, shape="(m, d)", ndim=2).astype(x.dtype)
     if queries.shape[1] != x.shape[1]:
         raise ValueError(f"queries: expected {x.shape[1]} columns, got shape {queries.shape}")
@@ -203,24 +201,25 @@ def _run(
     alpha_prior: tuple[float, float],
 ) -> Samples:
     n, d = x.shape
+    moments = priors.moments_of(prior, x, None)
     table = _log_constants(prior, n, d, x.dtype)
     first = alpha_prior[0] / alpha_prior[1] if alpha is None else alpha
 
     def sweep(carry: tuple[Array, Array, Array], key: Array) -> tuple[tuple, Samples]:
         assignments, points, alpha_now = carry
         of_sweep, of_alpha = jax.random.split(key)
-        state = _fresh(prior, x, assignments, points)
-        state = _sweep(of_sweep, x, state, table, jnp.log(alpha_now), prior)
+        state = _fresh(prior, moments, x, assignments, points)
+        state = _sweep(of_sweep, x, state, table, jnp.log(alpha_now), base)
         used = jnp.sum(state.count > 0, dtype=jnp.int32)
         if alpha is None:
             alpha_now = _draw_alpha(of_alpha, alpha_now, used, n, alpha_prior)
         kept = Samples(state.assignments, used, alpha_now, state.full)
         return (state.assignments, state.means, alpha_now), kept
 
-    own = normal_wishart.known(prior, d, x.dtype)
+    base = priors.known(prior, d, x.dtype, moments)
     start = (
         jnp.zeros(n, jnp.int32),
-        jnp.broadcast_to(own.location, (most, d)),
+        jnp.broadcast_to(base.location, (most, d)),
         jnp.asarray(first, x.dtype),
     )
     _, every = jax.lax.scan(sweep, start, jax.random.split(key, num_burn + num_steps))
@@ -237,19 +236,22 @@ def _log_constants(prior: Prior, n: int, d: int, dtype: Any) -> Array:
 
 
 def _components(
-    prior: Prior, x: Array, assignments: Array, points: Array
+    prior: Prior, moments: Moments | None, x: Array, assignments: Array, points: Array
 ) -> tuple[Array, Components]:
     """(M,) how many examples are in each of M places, and what they make of the prior."""
     places = jnp.arange(len(points))
     member = (assignments[None, :] == places[:, None]).astype(x.dtype)
     count = jnp.sum(member, axis=1)
-    return count, normal_wishart.update(prior, points, count, *outer_moments(member, x, points))[0]
+    parts = count, *outer_moments(member, x, points)
+    return count, normal_wishart.update(prior, points, *parts, moments)[0]
 
 
-def _fresh(prior: Prior, x: Array, assignments: Array, points: Array) -> _State:
+def _fresh(
+    prior: Prior, moments: Moments | None, x: Array, assignments: Array, points: Array
+) -> _State:
     """The state that belongs to assignments; points are near the means."""
     d = x.shape[1]
-    count, q = _components(prior, x, assignments, points)
+    count, q = _components(prior, moments, x, assignments, points)
     factor = normal_wishart.factors(q)
     degrees = prior.degrees_at(d) + count
     half = d / 2 * jnp.log(degrees) + jnp.sum(q.log_scale, axis=1)
@@ -258,17 +260,16 @@ def _fresh(prior: Prior, x: Array, assignments: Array, points: Array) -> _State:
 
 
 def _sweep(
-    key: Array, x: Array, state: _State, table: Array, log_alpha: Array, prior: Prior
+    key: Array, x: Array, state: _State, table: Array, log_alpha: Array, base: Known
 ) -> _State:
     """Every example drawn once, in turn (equation D.14)."""
-    n, d = x.shape
-    own = normal_wishart.known(prior, d, x.dtype)
-    root = inverse_of_lower(own.root)
-    empty = own.location, matmul(root.T, root), jnp.asarray(own.log_det / 2, x.dtype)
+    n = len(x)
+    root = inverse_of_lower(base.root)
+    empty = base.location, matmul(root.T, root), jnp.asarray(base.log_det / 2, x.dtype)
 
     def with_change(state: _State, k: Array, row: Array, sign: int) -> _State:
         """With one example more, or less, in a place."""
-        kappa = own.count + state.count[k]
+        kappa = base.count + state.count[k]
         away = row - state.means[k]
         along = matmul(state.inverse[k], away)
         pull = sign * kappa / (kappa + sign)
@@ -291,7 +292,7 @@ def _sweep(
         state = with_change(state, state.assignments[i], row, -1)
         away = row[None, :] - state.means
         squares = jnp.sum(jnp.sum(state.inverse * away[:, None, :], axis=-1) * away, axis=-1)
-        kappa, degrees = own.count + state.count, own.degrees + state.count
+        kappa, degrees = base.count + state.count, base.degrees + state.count
         log_p = table[state.count.astype(jnp.int32)] - state.half_log_det
         log_p = log_p - (degrees + 1) / 2 * jnp.log1p(kappa / (kappa + 1) * squares)
         is_empty = state.count == 0
@@ -325,12 +326,13 @@ def _draw_alpha(
 
 @partial(jax.jit, static_argnames=["prior", "most"])
 def _log_density(samples: Samples, x: Array, queries: Array, *, prior: Prior, most: int) -> Array:
-    own = normal_wishart.known(prior, x.shape[1], x.dtype)
-    points = jnp.broadcast_to(own.location, (most + 1, x.shape[1]))
+    moments = priors.moments_of(prior, x, None)
+    base = priors.known(prior, x.shape[1], x.dtype, moments)
+    points = jnp.broadcast_to(base.location, (most + 1, x.shape[1]))
 
     def one(so_far: Array, of: tuple[Array, Array]) -> tuple[Array, None]:
         assignments, alpha = of
-        count, q = _components(prior, x, assignments, points)
+        count, q = _components(prior, moments, x, assignments, points)
         share = count.at[most].set(alpha) / (len(x) + alpha)  # nothing is in the last place
         log_share = jnp.log(jnp.where(share > 0, share, 1.0))
         each = normal_wishart.log_predictive(q, queries) + log_share[:, None]

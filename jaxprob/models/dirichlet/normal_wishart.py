@@ -32,8 +32,7 @@ Gaussian distribution, 2007, section 9.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,41 +40,14 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import digamma, gammaln, polygamma
 
+from jaxprob.models.dirichlet.priors import Known as Known
+from jaxprob.models.dirichlet.priors import Moments as Moments
+from jaxprob.models.dirichlet.priors import Prior as Prior
+from jaxprob.models.dirichlet.priors import known as known
+from jaxprob.models.dirichlet.priors import prior as prior
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower, mahalanobis
 from jaxprob.numerics.gammas import log_beta
 from jaxprob.numerics.products import einsum, matmul
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What is assumed of every component before any example (equation D.1); see `prior`.
-
-    Attributes:
-        location: m₀, a number for all columns, or one for each.
-        mean_count: κ₀.
-        scale: Ψ₀, a number for that times the identity, a tuple for its diagonal, or its rows.
-        degrees: ν₀; d where None.
-    """
-
-    location: Any = 0.0
-    mean_count: float = 1.0
-    scale: Any = 1.0
-    degrees: float | None = None
-
-    def degrees_at(self, d: int) -> float:
-        """ν₀ for so many columns."""
-        return float(d) if self.degrees is None else self.degrees
-
-
-class Known(NamedTuple):
-    """A prior for a number of columns."""
-
-    location: Array  # (d,)
-    count: float
-    degrees: float
-    scale: Array  # (d, d)
-    root: Array  # (d, d) lower triangular L₀
-    log_det: float
 
 
 class Components(NamedTuple):
@@ -100,94 +72,6 @@ class Components(NamedTuple):
         """The inverse E[Λ]⁻¹ = Ψ / ν (..., T, d, d) of the expected precisions."""
         root = inverse_of_lower(factors(self))
         return matmul(root, root.mT)
-
-
-def prior(*, location: Any, mean_count: Any, scale: Any, degrees: Any) -> Prior:
-    """A prior, checked.
-
-    Args:
-        location: m₀, a number, or a tuple of one for each column.
-        mean_count: κ₀ > 0.
-        scale: Ψ₀, a positive number, a tuple of them, or a tuple of rows.
-        degrees: ν₀ > d - 1, or None.
-
-    Returns:
-        A Prior of plain numbers.
-
-    Raises:
-        ValueError: for what is none of that.
-
-    Example:
-        >>> prior(location=(0, 1), mean_count=1, scale=2, degrees=None).location
-        (0.0, 1.0)
-    """
-    where = _numbers("location", location, "a finite number, or a tuple with one for each column")
-    if where.ndim > 1 or not np.isfinite(where).all():
-        raise ValueError(
-            f"location: expected a finite number, or a tuple with one for each column, "
-            f"got {location!r}"
-        )
-    wanted = "a positive number, a tuple of them, or the rows of a positive definite matrix"
-    spread = _numbers("scale", scale, wanted)
-    square = spread.ndim == 2 and spread.shape[0] == spread.shape[1]
-    is_fine = np.isfinite(spread).all() and (spread.ndim < 2 or square)
-    if is_fine and square:
-        is_fine = np.array_equal(spread, spread.T) and np.linalg.eigvalsh(spread)[0] > 0
-    elif is_fine:
-        is_fine = (spread > 0).all()
-    if not is_fine:
-        raise ValueError(f"scale: expected {wanted}, got {scale!r}")
-    if where.ndim and spread.ndim and len(where) != len(spread):
-        raise ValueError(
-            f"location, scale: expected as many columns in both, got {len(where)} and {len(spread)}"
-        )
-    if not (isinstance(mean_count, int | float) and 0 < mean_count < math.inf):
-        raise ValueError(f"mean_count: expected a positive number, got {mean_count!r}")
-    if degrees is not None and not (isinstance(degrees, int | float) and 0 < degrees < math.inf):
-        raise ValueError(f"degrees: expected a positive number or None, got {degrees!r}")
-    return Prior(
-        _hashable(where),
-        float(mean_count),
-        _hashable(spread),
-        None if degrees is None else float(degrees),
-    )
-
-
-def known(prior: Prior, d: int, dtype: Any) -> Known:
-    """The prior for so many columns.
-
-    Args:
-        prior: Prior.
-        d: columns.
-        dtype: of the arrays.
-
-    Returns:
-        Known.
-
-    Raises:
-        ValueError: where the prior is one for another number of columns.
-
-    Example:
-        >>> known(Prior(scale=4.0), 2, "float32").root.tolist()
-        [[2.0, 0.0], [0.0, 2.0]]
-    """
-    for name, value in (("location", prior.location), ("scale", prior.scale)):
-        if isinstance(value, tuple) and len(value) != d:
-            raise ValueError(f"{name}: expected {d} columns as x has, got {len(value)}")
-    degrees = prior.degrees_at(d)
-    if not degrees > d - 1:
-        raise ValueError(f"degrees: expected more than {d - 1} for {d} columns, got {degrees}")
-    scale = np.asarray(prior.scale)
-    scale = scale if scale.ndim == 2 else np.diag(np.broadcast_to(scale, d))
-    root = np.linalg.cholesky(scale)
-    return Known(
-        jnp.asarray(np.broadcast_to(prior.location, d), dtype),
-        prior.mean_count,
-        degrees,
-        jnp.asarray(scale, dtype),
-        jnp.asarray(root, dtype),
-        2 * float(np.log(np.diag(root)).sum()),
-    )
 
 
 def factors(q: Components) -> Array:
@@ -282,7 +166,12 @@ def grad_expected(q: Components, weight: Array, first: Array, second: Array) -> 
 
 
 def update(
-    prior: Prior, points: Array, weight: Array, first: Array, second: Array
+    prior: Prior,
+    points: Array,
+    weight: Array,
+    first: Array,
+    second: Array,
+    moments: Moments | None = None,
 ) -> tuple[Components, Array]:
     """The posterior of each component, given moments of its examples (equation D.2).
 
@@ -292,27 +181,28 @@ def update(
         weight: (T,) N.
         first: (T, d) f.
         second: (T, d, d) S.
+        moments: of all examples, where the prior follows them.
 
     Returns:
         Components, and (T,) whether each scale matrix is one beyond rounding.
 
     Example:
         >>> zero = jnp.zeros((1, 1, 1))
-        >>> q, _ = update(Prior(scale=3.0), zero[0], 2 + zero[0, 0], zero[0], 6 + zero)
+        >>> q, _ = update(Prior(0.0, scale=3.0), zero[0], 2 + zero[0, 0], zero[0], 6 + zero)
         >>> round(float(jnp.exp(q.log_count[0])), 4), round(float(q.covariances[0, 0, 0]), 4)
         (3.0, 3.0)
     """
     d = points.shape[1]
-    own = known(prior, d, points.dtype)
-    count, degrees = own.count + weight, own.degrees + weight
-    away = points - own.location[None, :]
+    base = known(prior, d, points.dtype, moments)
+    count, degrees = base.count + weight, base.degrees + weight
+    away = points - base.location[None, :]
     shift = (weight[:, None] * away + first) / count[:, None]  # m - m₀
-    means = own.location[None, :] + shift
+    means = base.location[None, :] + shift
     back = away - shift  # p - m
     moved = first + weight[:, None] * back
     about = second + first[:, :, None] * back[:, None, :] + back[:, :, None] * moved[:, None, :]
-    scale = own.scale[None] + (about + about.mT) / 2
-    scale = scale + own.count * shift[:, :, None] * shift[:, None, :]
+    scale = base.scale[None] + (about + about.mT) / 2
+    scale = scale + base.count * shift[:, :, None] * shift[:, None, :]
     covariance = scale / degrees[:, None, None]
     factor = inverse_factor(covariance)
     diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
@@ -322,19 +212,20 @@ def update(
     made = Components(
         means,
         jnp.log(count),
-        jnp.log(weight + (own.degrees - (d - 1))),
+        jnp.log(weight + (base.degrees - (d - 1))),
         -jnp.log(diagonal),
         factor[:, *np.tril_indices(d, -1)],
     )
     return made, regular
 
 
-def divergence(prior: Prior, q: Components) -> Array:
+def divergence(prior: Prior, q: Components, moments: Moments | None = None) -> Array:
     """The Kullback-Leibler divergence of each density from the prior (equation D.5).
 
     Args:
         prior: Prior.
         q: Components.
+        moments: of all examples, where the prior follows them.
 
     Returns:
         (T,), nats.
@@ -342,24 +233,24 @@ def divergence(prior: Prior, q: Components) -> Array:
     Example:
         >>> one = Components(jnp.ones((1, 1)), *[jnp.zeros(1)] * 2, jnp.zeros((1, 1)),
         ...                  jnp.zeros((1, 0)))
-        >>> round(float(divergence(Prior(), one)[0]), 5)
+        >>> round(float(divergence(Prior(0.0, scale=1.0), one)[0]), 5)
         0.5
     """
     d = q.means.shape[1]
-    own = known(prior, d, q.means.dtype)
+    base = known(prior, d, q.means.dtype, moments)
     factor, free = factors(q), jnp.exp(q.log_degrees)
     degrees = free + (d - 1)
-    log_ratio = q.log_count - math.log(own.count)
+    log_ratio = q.log_count - math.log(base.count)
     of_means = d * (jnp.expm1(-log_ratio) + log_ratio)
-    away = q.means - own.location[None, :]
-    of_means += own.count * jnp.sum(jnp.sum(factor * away[:, None, :], axis=-1) ** 2, axis=-1)
-    trace = jnp.sum(matmul(factor, own.root) ** 2, axis=(1, 2))
+    away = q.means - base.location[None, :]
+    of_means += base.count * jnp.sum(jnp.sum(factor * away[:, None, :], axis=-1) ** 2, axis=-1)
+    trace = jnp.sum(matmul(factor, base.root) ** 2, axis=(1, 2))
     log_det = d * jnp.log(degrees) + 2 * jnp.sum(q.log_scale, axis=1)
     halves = _halves(free, d)
-    theirs = sum(math.lgamma((own.degrees - e) / 2) for e in range(d))
+    theirs = sum(math.lgamma((base.degrees - e) / 2) for e in range(d))
     gammas = theirs - jnp.sum(gammaln(halves), axis=-1)
-    gammas += (degrees - own.degrees) / 2 * jnp.sum(digamma(halves), axis=-1)
-    return (of_means + trace - degrees * d + own.degrees * (log_det - own.log_det)) / 2 + gammas
+    gammas += (degrees - base.degrees) / 2 * jnp.sum(digamma(halves), axis=-1)
+    return (of_means + trace - degrees * d + base.degrees * (log_det - base.log_det)) / 2 + gammas
 
 
 def log_predictive(q: Components, x: Array) -> Array:
@@ -457,17 +348,3 @@ def _half_log_det(log_degrees: Array, d: int) -> Array:
 def _halves(free: Array, d: int) -> Array:
     """(T, d) (ν - e) / 2."""
     return (free[:, None] + jnp.arange(d, dtype=free.dtype)[None, :]) / 2
-
-
-def _numbers(name: str, value: Any, wanted: str) -> np.ndarray:
-    try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected {wanted}, got {value!r}") from error
-
-
-def _hashable(a: np.ndarray) -> Any:
-    """As nested tuples of floats."""
-    if a.ndim == 2:
-        return tuple(tuple(row) for row in a.tolist())
-    return tuple(a.tolist()) if a.ndim else float(a)
