@@ -100,8 +100,10 @@ def test_weights_are_repeats_also_where_examples_coincide(x64, k):
 
 def test_too_few_examples_have_no_density(x64):
     x = points(5)
-    assert np.isnan(kn.log_density(kn.of_neighbours(6), x, x)).all()
-    assert np.isnan(kn.log_prob(kn.of_neighbours(6), x[0], x))
+    with pytest.raises(ValueError, match="num_neighbours: expected at most 5"):
+        kn.log_density(kn.of_neighbours(6), x, x)
+    with pytest.raises(ValueError, match="num_neighbours: expected at most 5"):
+        kn.log_prob(kn.of_neighbours(6), x[0], x)
     same = jnp.ones((5, 2))
     assert np.isnan(kn.log_density(kn.of_neighbours(2), same, same)).all()
     with pytest.raises(ValueError, match="max_neighbours: expected a number inside of jax.jit"):

@@ -32,7 +32,7 @@ and `Fit.gap` is the distance to that maximum, to second order.
 
 What repeats favours narrow kernels. Where each example coincides with another one, or where each
 does so in a column that has a bandwidth of its own, ℓ has no bound, and the fit is COLLAPSED. Data
-rounded to some width have a maximum near a quarter of it, that of a density of spikes: right, but
+rounded to some width may have one near a quarter of it, that of a density of spikes: right, but
 hardly what is wanted. Then take the bandwidth from `isj` or another rule, or spread the examples
 over what was rounded away, x + width · (u - 1/2) with u uniform in (0, 1), before they are fitted.
 

@@ -15,6 +15,10 @@ the largest log-likelihood of labels whose examples are left out, with all of th
 
 Distances are Euclidean: bring columns to scales that can be compared.
 
+A factor that all weights have in common makes another model: k examples weigh k, and a counts as
+that many. Bring weights that add up to one to the number of examples first, by
+`jaxprob.data.normalised_weights(weights)`.
+
 Source: Fix and Hodges, USAF School of Aviation Medicine report 4, 1951; Hastie, Tibshirani and
 Friedman, The Elements of Statistical Learning, 2009, sections 13.3 and 2.3.2.
 """
@@ -28,8 +32,15 @@ from jax import Array
 
 from jaxprob.compilation import compiled
 from jaxprob.models.base import Bind, Choice, Labels, Model, Status
-from jaxprob.numerics.nearest import nearest
+from jaxprob.models.kernels.arguments import (
+    check_enough,
+    check_labels,
+    check_number,
+    check_points,
+)
+from jaxprob.numerics.nearest import nearest, unit_of
 
+_ROUNDING = 64  # times that of one number: of what neighbours weigh together
 _TIES = 16  # further neighbours that are looked at, which may be as far away as the last
 
 
@@ -68,6 +79,7 @@ def init(
         3
     """
     del key, y, weights
+    check_number("max_neighbours", max_neighbours, least=1)
     return Params(jnp.int32(max(1, min(max_neighbours, round(math.sqrt(len(x)))))))
 
 
@@ -97,16 +109,24 @@ def log_prob(
     Returns:
         () nats; NaN where the examples weigh less than k.
 
+    Raises:
+        TypeError: for what is no array of numbers.
+        ValueError: for other shapes and labels, and where all examples are known to weigh less than
+            k.
+
     Example:
         >>> x, y, k = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 1, 1]), Params(jnp.int32(2))
         >>> round(float(log_prob(k, jnp.array([0.4]), 0, x, y, num_classes=2, smoothing=0.0)), 4)
         -0.6931
     """
+    _check(params, points, labels, weights, num_classes, smoothing)
+    if jnp.shape(x) != points.shape[1:]:
+        raise ValueError(f"x: expected shape {points.shape[1:]}, got {jnp.shape(x)}")
     c = jnp.ones(len(points), x.dtype) if weights is None else weights
-    squared = jnp.sum((x[None, :] - points) ** 2, axis=1)
+    squared = jnp.sum(((x[None, :] - points) / unit_of(points, c > 0)) ** 2, axis=1)
     order = jnp.argsort(squared)
     squared, c, labels = squared[order], c[order], labels[order]
-    enough = (jnp.cumsum(c) >= params.num_neighbours) & (c > 0)
+    enough = (jnp.cumsum(c) >= _least(params.num_neighbours, c)) & (c > 0)
     radius = jnp.where(jnp.any(enough), squared[jnp.argmax(enough)], jnp.nan)
     votes = jnp.where(squared <= radius, c, 0.0)
     own = jnp.sum(jnp.where(labels == y, votes, 0.0))
@@ -141,13 +161,22 @@ def predict_log_proba(
     Returns:
         (m, K) nats; NaN where k neighbours are not found.
 
+    Raises:
+        TypeError: for what is no array of numbers.
+        ValueError: for other shapes and labels, and where all examples, or as many as are looked
+            for, are known to weigh less than k.
+
     Example:
         >>> x, y, k = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 1, 1]), Params(jnp.int32(2))
         >>> predict_log_proba(k, jnp.array([[0.4]]), x, y, num_classes=2).shape
         (1, 2)
     """
+    _check(params, points, labels, weights, num_classes, smoothing, queries=queries)
+    check_number("max_neighbours", max_neighbours, least=1)
     c = jnp.ones(len(points), points.dtype) if weights is None else weights
     num = min(max_neighbours + _TIES, len(points))
+    if weights is None:
+        check_enough(params.num_neighbours, num, None, most="max_neighbours")
     distance, index = nearest(queries, points, num, c > 0)
     votes = _votes(params.num_neighbours, distance, index, labels, c, num_classes)
     return _log_shares(votes, smoothing)
@@ -190,6 +219,7 @@ def log_density(
     log_p = predict_log_proba(
         params, queries, points, labels, weights, num_classes=num_classes, **settings
     )
+    check_labels("query_labels", query_labels, len(queries), num_classes)
     return jnp.take_along_axis(log_p, query_labels[:, None], axis=1)[:, 0]
 
 
@@ -223,6 +253,8 @@ def log_likelihood(
         0.0
     """
     settings = {"smoothing": smoothing, "max_neighbours": max_neighbours}
+    _check(params, x, y, weights, num_classes, smoothing, name="x")
+    check_number("max_neighbours", max_neighbours, least=1)
     numbers = params.num_neighbours[None]
     return _left_out(numbers, x, y, weights, num_classes=num_classes, **settings)[0]
 
@@ -255,6 +287,8 @@ def choose(
         2
     """
     settings = {"smoothing": smoothing, "max_neighbours": max_neighbours}
+    check_points(x, weights, name="x", labels=y, num_classes=num_classes)
+    check_number("max_neighbours", max_neighbours, least=1)
     numbers = jnp.arange(1, max(1, min(max_neighbours, len(x) - 1)) + 1, dtype=jnp.int32)
     value = _left_out(numbers, x, y, weights, num_classes=num_classes, **settings)
     best = jnp.argmax(jnp.where(jnp.isnan(value), -jnp.inf, value))
@@ -348,9 +382,33 @@ def model(num_classes: int, *, smoothing: float = 0.5, max_neighbours: int = 50)
         choose=Bind(choose, **own),
         columns=1,
         reasons=(
-            (Status.NON_FINITE, "examples weigh less than one together with their neighbours"),
+            (
+                Status.NON_FINITE,
+                "examples weigh less than one together with their neighbours; weights that add up "
+                "to one are brought to the number of examples by "
+                "jaxprob.data.normalised_weights",
+            ),
         ),
     )
+
+
+def _check(
+    params: Params,
+    points: Array,
+    labels: Array,
+    weights: Array | None,
+    num_classes: int,
+    smoothing: float,
+    *,
+    queries: Array | None = None,
+    name: str = "points",
+) -> None:
+    """Raise unless examples can vote."""
+    check_number("num_classes", num_classes, least=2)
+    check_points(points, weights, queries, name=name, labels=labels, num_classes=num_classes)
+    check_enough(params.num_neighbours, len(points), weights)
+    if not 0 <= smoothing < math.inf:
+        raise ValueError(f"smoothing: expected a number of at least zero, got {smoothing!r}")
 
 
 def _votes(
@@ -358,12 +416,17 @@ def _votes(
 ) -> Array:
     """(m, K) what the neighbours of each class weigh, NaN where they weigh less than k together."""
     own = jnp.where(jnp.isfinite(distance), jnp.take(c, index), 0.0)
-    enough = jnp.cumsum(own, axis=1) >= k
+    enough = jnp.cumsum(own, axis=1) >= _least(k, own)
     radius = jnp.take_along_axis(distance, jnp.argmax(enough, axis=1)[:, None], axis=1)
     radius = jnp.where(jnp.any(enough, axis=1, keepdims=True), radius, jnp.nan)
     own, of = jnp.where(distance <= radius, own, 0.0), jnp.take(labels, index)
     votes = [jnp.sum(jnp.where(of == m, own, 0.0), axis=1) for m in range(num_classes)]
     return jnp.where(jnp.isnan(radius), jnp.nan, jnp.stack(votes, axis=1))
+
+
+def _least(k: Array, c: Array) -> Array:
+    """What neighbours have to weigh, to rounding."""
+    return k * (1 - _ROUNDING * jnp.finfo(c.dtype).eps)
 
 
 def _log_shares(votes: Array, smoothing: float) -> Array:

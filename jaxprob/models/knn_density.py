@@ -26,6 +26,10 @@ The entropy of the density that examples are drawn from, without the bias of its
 
 with r_k the distance among the others.
 
+A factor that all weights have in common makes another density: k examples weigh k. Where they add
+up to one, no example has two neighbours, and there is none: bring such weights to the number of
+examples first, by `jaxprob.data.normalised_weights(weights)`.
+
 Source: Loftsgaarden and Quesenberry, Annals of Mathematical Statistics 36, 1965; Silverman, Density
 Estimation for Statistics and Data Analysis, 1986, section 5.2; Kozachenko and Leonenko, Problems of
 Information Transmission 23, 1987; Kraskov, Stögbauer and Grassberger, Physical Review E 69, 2004
@@ -46,12 +50,14 @@ from jax.scipy.special import digamma, ndtri
 from jaxprob.compilation import compiled
 from jaxprob.models import kernels
 from jaxprob.models.base import Bind, Choice, Model, Status
+from jaxprob.models.kernels.arguments import check_enough, check_number, check_points
 from jaxprob.numerics.control import if_any
-from jaxprob.numerics.nearest import nearest, nearest_by_tree, squared_distances
+from jaxprob.numerics.nearest import nearest, nearest_by_tree, squared_distances, unit_of
 from jaxprob.numerics.passes import at_a_time
 
 _TREE_COLUMNS = 12  # up to which a tree is faster than all pairs
 _PAIRS = 1 << 19  # at a time
+_ROUNDING = 64  # times that of one number: of what neighbours weigh together
 _LOOKED_AT = 4096  # points in the box, and as many near the examples
 
 
@@ -86,6 +92,8 @@ def init(
         3
     """
     del key
+    check_points(x, weights, name="x")
+    check_number("max_neighbours", max_neighbours, least=1)
     k = max(1, min(max_neighbours, round(math.sqrt(len(x)))))
     if k == 1:
         return of_neighbours(1, x.dtype)
@@ -97,16 +105,20 @@ def of_neighbours(num_neighbours: Any, dtype: Any = float) -> Params:
     """The parameters of the textbook's estimate, which is no density.
 
     Args:
-        num_neighbours: k, at least 1.
+        num_neighbours: k, an integer of at least 1.
         dtype: of what is computed.
 
     Returns:
         Params.
 
+    Raises:
+        ValueError: for another number.
+
     Example:
         >>> float(of_neighbours(5).log_mass)
         0.0
     """
+    check_number("num_neighbours", num_neighbours, least=1)
     return Params(jnp.asarray(num_neighbours, jnp.int32), jnp.zeros((), dtype))
 
 
@@ -122,13 +134,22 @@ def log_prob(params: Params, x: Array, points: Array, weights: Array | None = No
     Returns:
         () nats; NaN where the examples weigh less than k, or none is at a distance from x.
 
+    Raises:
+        TypeError: for what is no array of numbers.
+        ValueError: for other shapes, and where all examples are known to weigh less than k.
+
     Example:
         >>> x = jnp.array([[0.0], [1.0], [3.0]])
         >>> round(float(log_prob(of_neighbours(2), jnp.array([0.5]), x)), 4)
         -0.4055
     """
+    check_points(points, weights)
+    check_enough(params.num_neighbours, len(points), weights)
+    if jnp.shape(x) != points.shape[1:]:
+        raise ValueError(f"x: expected shape {points.shape[1:]}, got {jnp.shape(x)}")
     c = _or_ones(weights, points)
-    distance = jnp.sqrt(jnp.sum((x[None, :] - points) ** 2, axis=1))
+    unit = unit_of(points, c > 0)
+    distance = unit * jnp.sqrt(jnp.sum(((x[None, :] - points) / unit) ** 2, axis=1))
     distance = jnp.where(c > 0, distance, jnp.inf)
     order = jnp.argsort(distance)
     mass = jnp.cumsum(c[order])
@@ -165,18 +186,23 @@ def log_density(
         (m,) nats; NaN as in `log_prob`, and where more than `max_neighbours` would be needed.
 
     Raises:
-        ValueError: where k is traced, and there is no `max_neighbours`.
+        TypeError: for what is no array of numbers.
+        ValueError: where k is traced, and there is no `max_neighbours`; for other shapes, and where
+            all examples are known to weigh less than k.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [3.0]])
         >>> round(float(log_density(of_neighbours(2), jnp.array([[0.5]]), x)[0]), 4)
         -0.4055
     """
+    check_points(points, weights, queries)
+    check_enough(params.num_neighbours, len(points), weights)
     traced = any(isinstance(a, Tracer) for a in (*params, queries, points, weights))
     if max_neighbours is None:
         if traced:
             raise ValueError("max_neighbours: expected a number inside of jax.jit, got None")
         max_neighbours = _needed(int(params.num_neighbours), weights)
+    check_number("max_neighbours", max_neighbours, least=1)
     num = min(max_neighbours, len(points))
     c = _or_ones(weights, points)
     if not traced and points.shape[1] <= _TREE_COLUMNS and _on_host(points):
@@ -210,6 +236,8 @@ def log_likelihood(
         >>> round(float(log_likelihood(of_neighbours(1), x)), 4)
         -4.852
     """
+    check_points(x, weights, name="x")
+    check_number("max_neighbours", max_neighbours, least=1)
     c = _or_ones(weights, x)
     each = _left_out(x, c, params.num_neighbours[None], max_neighbours)[0]
     return jnp.sum(jnp.where(c > 0, c * (each - params.log_mass), 0.0))
@@ -231,6 +259,8 @@ def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) 
         >>> int(choose(jnp.arange(9.0)[:, None]).params.num_neighbours)
         8
     """
+    check_points(x, weights, name="x")
+    check_number("max_neighbours", max_neighbours, least=2)
     c = _or_ones(weights, x)
     numbers = jnp.arange(2, max(2, min(max_neighbours, len(x) - 1)) + 1, dtype=jnp.int32)
     each = _left_out(x, c, numbers, max_neighbours)
@@ -252,15 +282,25 @@ def entropy(x: Array, weights: Array | None = None, *, num_neighbours: int = 3) 
         num_neighbours: k.
 
     Returns:
-        () nats. Examples that occur k times or more count as in `log_prob`.
+        () nats. Examples that occur k times or more count as in `log_prob`. NaN where all others
+        of some example weigh less than k.
+
+    Raises:
+        TypeError: for what is no array of numbers.
+        ValueError: for other shapes, for a number below 1, and where all examples are known to
+            weigh less than k.
 
     Example:
         >>> x = jax.random.uniform(jax.random.key(0), (2000, 1))
         >>> abs(float(entropy(x))) < 0.1
         True
     """
-    c, d, num = _or_ones(weights, x), x.shape[1], min(num_neighbours, len(x) - 1)
-    distance, index = nearest(x, x, max(1, num), c > 0, own=True)
+    check_points(x, weights, name="x")
+    check_number("num_neighbours", num_neighbours, least=1)
+    check_enough(num_neighbours, len(x) - 1, weights)
+    c, d = _or_ones(weights, x), x.shape[1]
+    num = len(x) if isinstance(weights, Tracer) else _needed(num_neighbours, weights)
+    distance, index = nearest(x, x, max(1, min(num, len(x) - 1)), c > 0, own=True)
     k, radius = _ball(jnp.int32(num_neighbours), distance, index, x, x, c, own=True)
     whole = jnp.sum(c)
     each = d * jnp.log(radius) - digamma(k)
@@ -305,7 +345,8 @@ def model(max_neighbours: int = 50) -> Model:
             (
                 Status.NON_FINITE,
                 "no number of neighbours gives a density: a column is constant, examples coincide, "
-                "or weigh less than two together with their neighbours",
+                "or weigh less than two together with their neighbours; weights that add up to one "
+                "are brought to the number of examples by jaxprob.data.normalised_weights",
             ),
         ),
     )
@@ -339,7 +380,8 @@ def _log_p(k: Array, radius: Array, whole: Array, d: int) -> Array:
 
 def _reached(distance: Array, mass: Array, k: Array) -> Array:
     """(m,) the least of increasing distances (m, num) within which the mass (m, num) is k."""
-    enough = (mass >= k.astype(mass.dtype)) & jnp.isfinite(distance)
+    least = k.astype(mass.dtype) * (1 - _ROUNDING * jnp.finfo(mass.dtype).eps)
+    enough = (mass >= least) & jnp.isfinite(distance)
     first = jnp.argmax(enough, axis=1)
     found = jnp.take_along_axis(distance, first[:, None], axis=1)[:, 0]
     return jnp.where(jnp.any(enough, axis=1), found, jnp.nan)
@@ -361,16 +403,16 @@ def _next(
 ) -> tuple[Array, Array]:
     """The same, with the nearest distance that is not zero where the distance is zero."""
     (m, d), n = queries.shape, len(points)
-    rows = max(1, min(m, at_a_time(_PAIRS) // n))
+    rows, unit = max(1, min(m, at_a_time(_PAIRS) // n)), unit_of(points, c > 0)
 
     def of_block(some: tuple[Array, Array]) -> tuple[Array, Array]:
         q, number = some
-        squared = squared_distances(q.T, points.T)
+        squared = squared_distances(q.T / unit, points.T / unit)
         lost = (c == 0)[None, :] | (own & (number[:, None] == jnp.arange(n)[None, :]))
         squared = jnp.where(lost, jnp.inf, squared)
         least = jnp.min(jnp.where(squared > 0, squared, jnp.inf), axis=1)
         within = jnp.sum(jnp.where(squared <= least[:, None], c[None, :], 0.0), axis=1)
-        return within, jnp.where(jnp.isinf(least), jnp.nan, jnp.sqrt(least))
+        return within, jnp.where(jnp.isinf(least), jnp.nan, unit * jnp.sqrt(least))
 
     missing = -m % rows
     number = jnp.arange(m + missing).reshape(-1, rows)

@@ -1,8 +1,9 @@
 """The nearest of many points, exactly: by blocks on any device, or by a tree on the host.
 
-Distances are sums of squares of differences, so that near ones are exact. In a block they are
-ordered in float32, which is fast, a few more than wanted are looked at again in float64, and where
-rounding could have hidden one, the block is sorted in float64.
+Distances are sums of squares of differences, so that near ones are exact, in units of a power of
+two about as large as the points are, so that no square is too small or too large. In a block they
+are ordered in float32, which is fast, a few more than wanted are looked at again in float64, and
+where rounding could have hidden one, the block is sorted in float64.
 """
 
 from functools import partial, reduce
@@ -52,6 +53,27 @@ def squared_distances(a: Array, b: Array) -> Array:
     return jax.lax.scan(step, start, parts)[0]
 
 
+def unit_of(points: Array, live: Array | None = None) -> Array:
+    """A power of two about as large as the largest coordinate, in which no digit is lost.
+
+    Args:
+        points: (n, d) floating.
+        live: (n,) bool, which points there are; all where None.
+
+    Returns:
+        (), one where all coordinates are zero.
+
+    Example:
+        >>> float(unit_of(jnp.array([[3.0], [-5.0]])))
+        4.0
+    """
+    size = jnp.abs(points)
+    size = size if live is None else jnp.where(live[:, None], size, 0.0)
+    largest = jnp.max(size, initial=0.0)
+    power = jnp.floor(jnp.log2(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)))
+    return jnp.ldexp(jnp.ones((), points.dtype), power.astype(jnp.int32))
+
+
 @partial(jax.jit, static_argnames=["num", "own"])
 def nearest(
     queries: Array, points: Array, num: int, live: Array | None = None, *, own: bool = False
@@ -69,13 +91,19 @@ def nearest(
         (m, num) distances in increasing order, ∞ where there are no more points; and (m, num) int32
         which points these are.
 
+    Raises:
+        ValueError: for queries with other columns than the points, and for more than these are.
+
     Example:
         >>> x = jnp.array([[0.0], [1.0], [5.0]])
         >>> distance, index = nearest(x, x, 1, own=True)
         >>> distance.ravel().tolist(), index.ravel().tolist()
         ([1.0, 1.0, 4.0], [1, 0, 1])
     """
+    _check(queries, points, num)
     m, n = len(queries), len(points)
+    unit = unit_of(points, live)
+    queries, points = queries / unit, points / unit
     rows = max(1, min(m, at_a_time(_PAIRS) // n))
     most = min(num + _MORE, n)
     columns = points.T
@@ -111,7 +139,7 @@ def nearest(
     padded = jnp.pad(queries, ((0, missing), (0, 0)))
     blocks = padded.reshape(-1, rows, queries.shape[1]), number.reshape(-1, rows)
     squared, index = jax.lax.map(of_block, blocks)
-    return jnp.sqrt(squared.reshape(-1, num)[:m]), index.reshape(-1, num)[:m]
+    return unit * jnp.sqrt(squared.reshape(-1, num)[:m]), index.reshape(-1, num)[:m]
 
 
 def nearest_by_tree(
@@ -127,13 +155,29 @@ def nearest_by_tree(
     Returns:
         (m, num) distances in increasing order, and (m, num) which points these are.
 
+    Raises:
+        ValueError: as `nearest`.
+
     Example:
         >>> nearest_by_tree(np.array([[0.2]]), np.array([[0.0], [1.0]]), 1)[1].tolist()
         [[0]]
     """
+    _check(queries, points, num)
     from scipy.spatial import KDTree  # SciPy is a dependency of jax itself
 
     tree = KDTree(points, leafsize=32, balanced_tree=False)
     which: Any = np.arange(1, num + 1)  # a list has its axis also for one
     found: Any = tree.query(queries, which, workers=-1)
     return found
+
+
+def _check(queries: Any, points: Any, num: int) -> None:
+    if queries.ndim != 2 or points.ndim != 2 or queries.shape[1] != points.shape[1]:
+        raise ValueError(
+            "queries: expected an array of two axes with as many columns as the points, got shape "
+            f"{queries.shape} and points of {points.shape}"
+        )
+    if not 1 <= num <= len(points):
+        raise ValueError(
+            f"num: expected from 1 to {len(points)}, how many points there are, got {num}"
+        )

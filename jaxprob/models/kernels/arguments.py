@@ -163,13 +163,16 @@ def check_number(name: str, value: Any, *, least: int) -> None:
         raise ValueError(wanted)
 
 
-def check_enough(num_neighbours: Any, n: int, weights: Any) -> None:
+def check_enough(
+    num_neighbours: Any, n: int, weights: Any, *, most: str = "the number of examples"
+) -> None:
     """Raise where k examples are known not to be there.
 
     Args:
         num_neighbours: k.
         n: how many examples there are.
         weights: (n,) theirs; one each where None.
+        most: what n is, in words.
 
     Raises:
         ValueError: where they weigh less than k together.
@@ -179,17 +182,15 @@ def check_enough(num_neighbours: Any, n: int, weights: Any) -> None:
     """
     if isinstance(num_neighbours, Tracer) or isinstance(weights, Tracer):
         return
-    most = np.max(np.asarray(num_neighbours))
-    if weights is None and most > n:
-        raise ValueError(
-            f"num_neighbours: expected at most {n}, the number of examples, got {most}"
-        )
+    k = np.max(np.asarray(num_neighbours))
+    if weights is None and k > n:
+        raise ValueError(f"num_neighbours: expected at most {n}, by {most}, got {k}")
     if weights is None:
         return
     whole = np.sum(np.asarray(weights), dtype=float)
-    if most > whole * (1 + _ROUNDING):
+    if k > whole * (1 + _ROUNDING):
         raise ValueError(
-            f"weights: expected {most} or more together, so that there are {most} neighbours, got "
+            f"weights: expected {k} or more together, so that there are {k} neighbours, got "
             f"{whole:g}; {_REMEDY}"
         )
 

@@ -27,9 +27,8 @@ those where waves are missing; a solution there, at a cell or two, is one of the
 data. So it is looked for from two cells on, and from a 2c-th on of what is found with each value
 counted once, N / c, and not at all if nothing is: that is too wide, by about c^(1/4), and only
 repeats make a solution far below it. What is left is that of the data before they were rounded, as
-long as it is wider than half of what they were rounded to. The squares are divided by (2 + cos(πk /
-G)) / 3, G cells, which is what
-linear binning leaves of those of examples at random.
+long as it is wider than half of what they were rounded to. The squares are divided by what linear
+binning leaves of those of examples at random, (2 + cos(πk / G)) / 3 with G cells.
 
 Source: Scott, Multivariate Density Estimation, 1992, section 6.3.1; Silverman, Density Estimation
 for Statistics and Data Analysis, 1986, section 4.3.2; Botev, Grotowski and Kroese, Kernel density

@@ -113,13 +113,13 @@ def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> Array:
     start = jnp.zeros((num, num), w.dtype), jnp.zeros((d, d), w.dtype), jnp.zeros(num, w.dtype)
     outer = _blocked((all_points, _quick(points, w, factor, shape)), rows)
     (covariance, spread, mean), _ = jax.lax.scan(of_queries, start, outer)
-    steep = jnp.diagonal(shape.matrix)
-    if not full:
-        spread = jnp.diag(mean / steep**2)
-    row, column = np.concatenate([np.arange(d), e]), np.concatenate([np.arange(d), f])
-    sign = jnp.concatenate([-steep, jnp.ones(len(e), w.dtype)])
-    product = sign[:, None] * sign[None, :] * spread[column[:, None], column[None, :]]
-    curved = jnp.where(row[:, None] == row[None, :], product, 0.0)
+    if full:
+        row, column = np.concatenate([np.arange(d), e]), np.concatenate([np.arange(d), f])
+        sign = jnp.concatenate([-jnp.diagonal(shape.matrix), jnp.ones(len(e), w.dtype)])
+        product = sign[:, None] * sign[None, :] * spread[column[:, None], column[None, :]]
+        curved = jnp.where(row[:, None] == row[None, :], product, 0.0)
+    else:
+        curved = jnp.diag(mean)
     information = curved + jnp.diag(mean.at[d:].set(0.0)) - covariance
     if bandwidth.log_scale.shape[0] < d:
         information = jnp.sum(information, keepdims=True)

@@ -66,10 +66,10 @@ def best_multiple(
         Bandwidth.
 
     Example:
-        >>> x = jnp.array([[0.0], [1.0], [3.0], [4.0]])
+        >>> x = jnp.array([[0.0], [2.0]])
         >>> found = best_multiple(Bandwidth(jnp.zeros(1), jnp.zeros(0)), x)
         >>> round(float(jnp.exp(found.log_scale[0])), 1)
-        1.5
+        2.0
     """
     low, high = multiples(bandwidth, points, weights, images, kernel=kernel)
     steps = jnp.linspace(jnp.log(low), jnp.log(high), _STEPS)
