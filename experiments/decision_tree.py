@@ -4,7 +4,7 @@
 
 takes the breast cancer data that scikit-learn ships (569 × 30) and splits it thirty times at
 random into halves to grow on, quarters to prune with, and quarters to judge by. All trees are grown
-in one call, lanes of weights on one set of histograms' bins. Drawn are
+in one call, lanes of weights on columns that are sorted once. Drawn are
 
 - the log-likelihood of the last quarter against the depth: of trees as grown, pruned with the
   second quarter, and pruned by BIC, which needs none;

@@ -52,6 +52,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
+from jaxprob.compilation import compiled
 from jaxprob.models.base import Bind, Choice, Features, Labels, Model, Status
 from jaxprob.models.trees import MOST_BINS, Columns, grown, nodes_of, restricted, sorted_columns
 from jaxprob.models.trees import best_subtree as best_subtree
@@ -154,6 +155,7 @@ def log_prob(params: Params, x: Array, y: Array, *, smoothing: float = SMOOTHING
     return predict_log_proba(params, x[None], smoothing=smoothing)[0, jnp.asarray(y, jnp.int32)]
 
 
+@compiled()
 def log_likelihood(
     params: Params,
     x: Array,
@@ -184,6 +186,7 @@ def log_likelihood(
     return weighted(each, weights)
 
 
+@compiled()
 def predict_log_proba(params: Params, x: Array, *, smoothing: float = SMOOTHING) -> Array:
     """The log-probabilities of all classes for each example (equation 3.23).
 
@@ -285,6 +288,7 @@ def grow(
     return Choice(params, status_of(params.counts[0], smoothing, is_light), unknown)
 
 
+@compiled()
 def leaf(params: Params, x: Array) -> Array:
     """Which of the 2^D last nodes each example comes to.
 
@@ -301,13 +305,14 @@ def leaf(params: Params, x: Array) -> Array:
         [0, 0, 1, 1]
     """
     rows = jnp.arange(x.shape[0], dtype=jnp.int32)
-    node = jnp.zeros_like(rows)
-    for level in range(params.depth):
-        at = node + (2**level - 1)
-        value = x[rows, params.feature[at]]
-        further = (value > params.threshold[at]).astype(jnp.int32)
-        node = 2 * node + jnp.where(jnp.isnan(value), params.missing_right[at], further)
-    return node
+
+    def further(_: int, node: Array) -> Array:
+        value = x[rows, params.feature[node]]
+        right = (value > params.threshold[node]).astype(jnp.int32)
+        return 2 * node + 1 + jnp.where(jnp.isnan(value), params.missing_right[node], right)
+
+    last = jax.lax.fori_loop(0, params.depth, further, jnp.zeros_like(rows))
+    return last - params.feature.shape[-1]
 
 
 def prune(
@@ -706,12 +711,11 @@ def status_of(counts: Array, smoothing: float, is_light: Array | bool = False) -
     return jnp.where(is_light, jnp.int32(Status.INVALID_INPUT), status)
 
 
-@partial(
-    jax.jit,
-    static_argnames=(
-        *("num_classes", "depth", "min_leaf_weight", "min_gain", "max_features", "max_bins"),
-    ),
-)
+_STATIC = "num_classes", "depth", "min_leaf_weight", "min_gain", "max_features", "max_bins"
+
+
+@compiled(*_STATIC)
+@partial(jax.jit, static_argnames=_STATIC)  # under `vmap`, too, one program
 def _grow(
     x: Array,
     y: Array,

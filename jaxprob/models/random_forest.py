@@ -493,13 +493,14 @@ def check_forest(num_trees: Any, seed: Any, bootstrap: Any) -> None:
         raise TypeError(f"bootstrap: expected True or False, got {bootstrap!r}")
 
 
-@partial(
-    jax.jit,
-    static_argnames=(
-        *("num_classes", "num_trees", "bootstrap", "max_bins", "depth", "max_features"),
-        *("min_leaf_weight", "min_gain"),
-    ),
+_STATIC = (
+    *("num_classes", "num_trees", "bootstrap", "max_bins", "depth", "max_features"),
+    *("min_leaf_weight", "min_gain"),
 )
+
+
+@compiled(*_STATIC)
+@partial(jax.jit, static_argnames=_STATIC)  # under `vmap`, too, one program
 def _grow(
     x: Array,
     y: Array,

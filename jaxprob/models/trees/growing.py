@@ -153,10 +153,10 @@ def grown(
 
 def _counts(leaf: Array, y: Array, weights: Array, depth: int, num_classes: int) -> Array:
     """(2^(D+1) - 1, K) the weight of each class in each node of the complete tree."""
-    levels = [jnp.zeros((2**depth, num_classes), weights.dtype).at[leaf, y].add(weights)]
-    for _ in range(depth):
-        levels.insert(0, levels[0][0::2] + levels[0][1::2])
-    return jnp.concatenate(levels)
+    level = jnp.arange(depth + 1, dtype=jnp.int32)[:, None]
+    node = (1 << level) - 1 + (leaf[None] >> (depth - level))
+    none = jnp.zeros((2 ** (depth + 1) - 1, num_classes), weights.dtype)
+    return none.at[node, y[None]].add(jnp.broadcast_to(weights, node.shape))
 
 
 def _some(key: Array, num_nodes: int, at: Array, d: int, max_features: int) -> Array:
