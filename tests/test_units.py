@@ -271,3 +271,22 @@ def test_influence_knows_that_the_prior_follows_the_examples(x64):
     variance = weights @ (x[:, 0] - mean) ** 2 / weights.sum()
     expected = ((x[:, 0] - mean) ** 2 / variance - 1) / (2 * weights.sum())
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["Dirichlet", "diagonal"])
+def test_far_from_zero_rounding_does_not_look_like_a_maximum(kind):
+    """In float32, in one column, against float64 on the same numbers."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1000, 1)) + 2.5 * (np.arange(1000)[:, None] % 2)
+    model = dm.model(3, alpha=1.0) if kind == "Dirichlet" else gm.model(2, kind)
+    far = np.stack([x, x + 1e4, x + 1e6]).astype("float32")
+    fits = fit_many(model, far)
+    assert names(fits) == ["CONVERGED", "CONVERGED", "STALLED"]
+    with jax.enable_x64(True):
+        start = jax.tree.map(lambda a: np.asarray(a, float), fits.params)
+        precise = {"init": start, "solver": em(tol=1e-8, max_steps=5000)}
+        best = fit_many(model, far.astype(float), **precise)
+    left = np.asarray(best.objective) - np.asarray(fits.objective, float)
+    assert np.all(left[:2] <= 0.1)
+    assert left[0] - 0.05 <= left[1] <= left[0] + 0.05
+    assert float(fits.gap[2]) >= 0.5

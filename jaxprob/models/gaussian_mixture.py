@@ -62,6 +62,7 @@ from jaxprob.numerics.components import (
     inverse_factor,
     inverse_of_lower,
     mahalanobis,
+    moved,
     outer_moments,
     over_blocks,
     overall_moments,
@@ -393,7 +394,7 @@ def maximise(
     all_of_it = jnp.sum(known.weight)
     alive = known.weight > eps * all_of_it
     count = jnp.where(alive, known.weight, 1.0)
-    means = params.means + jnp.where(alive[:, None], known.first / count[:, None], 0.0)
+    step = jnp.where(alive[:, None], known.first / count[:, None], 0.0)
     scatter = jnp.where(
         alive.reshape(-1, *([1] * (known.second.ndim - 1))), _about_new_means(known), 0.0
     )
@@ -412,6 +413,8 @@ def maximise(
         factor = inverse_factor(covariance)
         variance, pivots = _diagonal(covariance), 1 / _diagonal(factor) ** 2
         lower = factor[:, *np.tril_indices(d, -1)]
+    deviation = jnp.sqrt(jnp.broadcast_to(variance, step.shape))
+    means = moved(params.means, step, 8 * eps * deviation)
     share = known.weight / jnp.where(all_of_it > 0, all_of_it, 1.0)
     away = means - matmul(share, means)[None, :]
     spread = matmul(share, away**2 + jnp.broadcast_to(variance, away.shape))

@@ -352,6 +352,31 @@ def conditional_moments(
     return half_log_det, squares, away, jnp.where(both, swept, 0.0)
 
 
+def moved(points: Array, step: Array, noise: Array) -> Array:
+    """Points after a step, at least to the next number where rounding would leave them in place.
+
+    Far from zero the steps of a slow run are smaller than the spacing of numbers: it would stand
+    still, though many of them together lead far.
+
+    Args:
+        points: of any shape, floating.
+        step: of the same shape.
+        noise: of the same shape, what rounding makes of a step of zero.
+
+    Returns:
+        Of the same shape.
+
+    Example:
+        >>> points = jnp.array([1e4, 1e4], "float32")
+        >>> (moved(points, jnp.array([1e-4, 1e-9]), jnp.array([1e-6, 1e-6])) > points).tolist()
+        [True, False]
+    """
+    new = points + step
+    towards = jnp.where(step > 0, jnp.inf, -jnp.inf).astype(points.dtype)
+    stuck = (new == points) & (jnp.abs(step) > noise)
+    return jnp.where(stuck, jnp.nextafter(points, towards), new)
+
+
 @partial(jax.jit, inline=True)
 def inverse_factor(covariance: Array) -> Array:
     """Lower triangular A with AᵀA the inverse of a positive definite matrix.

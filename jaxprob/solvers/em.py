@@ -14,6 +14,10 @@ Steps shrink by a constant factor ρ in the end, so the gain δ of the last one 
 fit: it concerns the maximum that the run is heading for, which need not be the highest. Compare
 several starts.
 
+Parameters are rounded, by up to half the spacing of numbers near them, which far from zero may be
+as large as a step. What the slope says that this hides of a gain is added to δ where a parameter
+stands still, and to the gap where not: so a run that rounding ends does not look converged.
+
 Weights count as repeated examples, and the tolerance is in nats of whole ones: where those that are
 positive are below one on average, such as weights that sum to one, it is smaller by as much, so
 that the run ends where it would with the same weights of mean one.
@@ -90,10 +94,15 @@ class EM:
         theta = jnp.where(is_first | stuck, state.theta, moved)
         value, grad, known = problem.expectation(theta)
         gain = jnp.where(is_first, jnp.nan, _gain(state, theta, value, grad))
-        rate, gap = _left(state.memory, gain)
-        new = State(theta, value, grad, state.evidence, Memory(known, gain, rate))
+        rate, gap = _left(state.memory, gain, *_hidden(state, theta))
+        here = State(theta, value, grad, state.evidence, Memory(known, gain, rate))
         status = jnp.where(stuck, status, jnp.int32(Status.MAX_STEPS))
-        return new._replace(evidence=self._verdict(new, gap, status, fixed))
+        here = here._replace(evidence=self._verdict(here, gap, status, fixed))
+        worse = gain < 0  # by rounding, so this is the end, and the best was before
+        theta, value, grad = (
+            jnp.where(worse, old, new) for old, new in zip(state[:3], here[:3], strict=True)
+        )
+        return here._replace(theta=theta, value=value, grad=grad)
 
     def _verdict(self, new: State, gap: Array, status: Array, unit: Array) -> Evidence:
         value, gain = new.value, new.memory.gain
@@ -128,13 +137,23 @@ def _gain(old: State, theta: Array, value: Array, grad: Array) -> Array:
     return jnp.where(by_value > _RELIABLE * slack(value), by_value, by_slope)
 
 
-def _left(memory: Memory, gain: Array) -> tuple[Array, Array]:
+def _hidden(old: State, theta: Array) -> tuple[Array, Array]:
+    """What the rounding of parameters does to a gain: of those that stand still, and of others."""
+    finite = jnp.isfinite(theta)
+    half = jnp.finfo(theta.dtype).eps / 2 * jnp.abs(jnp.where(finite, theta, 0.0))
+    each = half * jnp.where(finite, jnp.abs(old.grad), 0.0)
+    still = theta == old.theta
+    return jnp.sum(jnp.where(still, each, 0.0)), jnp.sum(jnp.where(still, 0.0, each))
+
+
+def _left(memory: Memory, gain: Array, lost: Array, noise: Array) -> tuple[Array, Array]:
     """By which rate gains shrink, and how much is left to gain."""
     rate = gain / memory.gain
     rate = jnp.where((0 < gain) & (gain < memory.gain), rate, jnp.nan)
     known = jnp.where(jnp.isnan(memory.rate), 0.0, memory.rate)
     rate = jnp.where(gain <= 0, known, rate)
-    left = jnp.abs(gain) * jnp.maximum(rate / (1 - jnp.minimum(rate, _SLOWEST)), 1)
+    times = jnp.maximum(rate / (1 - jnp.minimum(rate, _SLOWEST)), 1)
+    left = (jnp.abs(gain) + lost) * times + noise
     return rate, jnp.where(jnp.isnan(left), jnp.inf, left)
 
 

@@ -45,7 +45,7 @@ from jaxprob.models.dirichlet.priors import Moments as Moments
 from jaxprob.models.dirichlet.priors import Prior as Prior
 from jaxprob.models.dirichlet.priors import known as known
 from jaxprob.models.dirichlet.priors import prior as prior
-from jaxprob.numerics.components import inverse_factor, inverse_of_lower, mahalanobis
+from jaxprob.numerics.components import inverse_factor, inverse_of_lower, mahalanobis, moved
 from jaxprob.numerics.gammas import log_beta
 from jaxprob.numerics.products import einsum, matmul
 
@@ -199,8 +199,8 @@ def update(
     shift = (weight[:, None] * away + first) / count[:, None]  # m - m₀
     means = base.location[None, :] + shift
     back = away - shift  # p - m
-    moved = first + weight[:, None] * back
-    about = second + first[:, :, None] * back[:, None, :] + back[:, :, None] * moved[:, None, :]
+    there = first + weight[:, None] * back
+    about = second + first[:, :, None] * back[:, None, :] + back[:, :, None] * there[:, None, :]
     scale = base.scale[None] + (about + about.mT) / 2
     scale = scale + base.count * shift[:, :, None] * shift[:, None, :]
     covariance = scale / degrees[:, None, None]
@@ -208,6 +208,8 @@ def update(
     diagonal = jnp.diagonal(factor, axis1=-2, axis2=-1)
     variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
     eps = jnp.finfo(points.dtype).eps
+    nearby = moved(points, -back, 8 * eps * jnp.sqrt(variance))
+    means = jnp.where(means == points, nearby, means)
     regular = jnp.all(1 / diagonal**2 > 8 * d * eps * variance, axis=1)
     made = Components(
         means,
