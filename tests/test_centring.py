@@ -92,9 +92,9 @@ def test_features_far_from_zero_lose_no_digits(name):
     here = jp.fit(MODEL, x - x.mean(dtype="float32"), y)
     np.testing.assert_allclose(fit.params.weights, here.params.weights, rtol=1e-4)
     spread = [float(jp.sensitivity.infinitesimal_jackknife(f)[0, 0]) for f in (fit, here)]
-    np.testing.assert_allclose(*spread, rtol=1e-2)
-    moved = [np.asarray(jp.sensitivity.influence(f).weights) for f in (fit, here)]
     by_rounding = 2 * off**0.5  # of the bias, which moves every probability
+    np.testing.assert_allclose(*spread, rtol=1e-2 + by_rounding)
+    moved = [np.asarray(jp.sensitivity.influence(f).weights) for f in (fit, here)]
     np.testing.assert_allclose(*moved, rtol=0, atol=(1e-2 + by_rounding) * np.abs(moved[1]).max())
 
 
@@ -111,7 +111,9 @@ def test_lanes_of_features_far_from_zero_lose_no_digits():
         jax.vmap(lambda x, w: jp.fit(MODEL, x, y, weights=w))(jnp.stack([x, x]), weights),
     ):
         assert fits.status.tolist() == [0, 0]
-        np.testing.assert_allclose(fits.params.weights[0], starts.weights[0], rtol=1e-4)
+        # Gaps of 1e-4 nats are 1.4 % of a standard error each.
+        near = 0.03 * error[0]
+        np.testing.assert_allclose(fits.params.weights[0], starts.weights[0], rtol=0, atol=near)
         table = jp.summary(fits.lane(0))
         np.testing.assert_allclose(table.standard_error[0], error[0], rtol=2e-3)
 

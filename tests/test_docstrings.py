@@ -15,12 +15,12 @@ MODULES = [
 ]
 INTERNAL = {
     "jaxprob.data.checks",
-    "jaxprob.fit.check_solver",
-    "jaxprob.fit.default_solver",
-    "jaxprob.fit.outcome_of",
-    "jaxprob.fit.check_data_of",
-    "jaxprob.fit.check_firth",
-    "jaxprob.fit.solve",
+    "jaxprob.fit.arguments",
+    "jaxprob.fit.eager",
+    "jaxprob.fit.outcome",
+    "jaxprob.fit.plan",
+    "jaxprob.fit.result",
+    "jaxprob.fit.traced",
     "jaxprob.many.arguments",
     "jaxprob.many.lanes",
     "jaxprob.many.neighbours",
@@ -33,11 +33,17 @@ INTERNAL = {
     "jaxprob.models.separation",
     "jaxprob.solvers.driver",
     "jaxprob.numerics.linalg",
+    "jaxprob.runtime.programs.num_maps",
+    "jaxprob.solvers.hosted",
     "jaxprob.solvers.jeffreys",
     "jaxprob.solvers.linesearch",
     "jaxprob.solvers.newton.judge",
     "jaxprob.solvers.problem",
     "jaxprob.solvers.quasi_newton",
+    "jaxprob.testing.judging",
+    "jaxprob.testing.kinks",
+    "jaxprob.testing.program",
+    "jaxprob.testing.rounding",
 }
 """Modules for those who write models and solvers: docstrings, but no doctested examples."""
 

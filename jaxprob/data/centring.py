@@ -46,5 +46,17 @@ def centred(x: Any) -> tuple[Any, Any]:
 
 
 def less(x: Array, centre: Array | None) -> Array:
-    """Features less a centre that is known, or None."""
+    """Features less a centre that is known.
+
+    Args:
+        x: (n, d).
+        centre: (d,), or None where nothing is to be subtracted.
+
+    Returns:
+        (n, d).
+
+    Example:
+        >>> less(jnp.array([[3.0]]), jnp.array([1.0])).tolist()
+        [[2.0]]
+    """
     return x if centre is None else x - centre[None, :]

@@ -7,6 +7,7 @@ from jax import Array
 
 from jaxprob.fit.result import Fit, Kept, Source
 from jaxprob.models.base import Status
+from jaxprob.models.certificates import together
 from jaxprob.numerics.passes import count, total
 from jaxprob.solvers.driver import Result, Solver, slack, tolerance
 from jaxprob.solvers.problem import Problem
@@ -57,11 +58,11 @@ def _rounded(solver: Solver, problem: Problem, result: Result) -> tuple[Any, Res
     value, grad = problem.value_and_grad(theta)
     evidence = result.evidence
     value = value + problem.penalty(theta)
-    gap = (jnp.sqrt(evidence.gap) + moved * jnp.sqrt(2 * jnp.abs(value))) ** 2
+    cost = 2 * jnp.abs(value) * moved**2
     grown = jnp.maximum(value - result.value, 0.0) + slack(value)
-    gap = jnp.minimum(gap, evidence.gap + grown)
-    enough = tolerance(getattr(solver, "tol", None), value)
-    lost = (evidence.status == Status.CONVERGED) & ~(gap <= enough)
+    gap = jnp.minimum(together(evidence.gap, cost), evidence.gap + grown)
+    enough = tolerance(getattr(solver, "tol", None), value, problem.unit())
+    lost = (evidence.status == Status.CONVERGED) & ~(jnp.minimum(cost, grown) <= enough)
     status = jnp.where(lost, jnp.int32(Status.STALLED), evidence.status)
     evidence = evidence._replace(gap=gap, status=status)
     return params, result._replace(theta=theta, value=value, grad=grad, evidence=evidence)

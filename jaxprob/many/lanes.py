@@ -275,7 +275,8 @@ def _rest(
         def one(problem: Problem, prepared: Any, progress: Progress, is_open: Array) -> Progress:
             (found, fixed), (old, k, _) = prepared, progress
             problem = replace(problem, hyperparameters=found)
-            state = checked(problem, solver.step(problem, fixed, old, k), jnp.zeros((), bool))
+            unknown = jnp.int32(Status.MAX_STEPS)  # nothing new is known of the data
+            state = checked(problem, solver.step(problem, fixed, old, k), unknown)
             new = Progress(state, k + 1, progress.num_steps + has_moved(old, state, k))
             return jax.tree.map(partial(jnp.where, is_open), new, progress)
 

@@ -287,7 +287,8 @@ def _resampled(
     progress: bool | None,
 ) -> Fit:
     """Fits of reweighted examples, which start from the fit of all."""
-    start = ravel_pytree(base.params)[0] if int(base.status) == Status.CONVERGED else None
+    converged = int(base.status) == Status.CONVERGED
+    start = lanes.base.centred(base.params) if converged else None
     if solver is None:
         solver = default_solver(base.model, has_l1=base.l1 is not None, firth=base.firth)
     return run(

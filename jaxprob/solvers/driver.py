@@ -109,14 +109,15 @@ class Solver(Protocol):
         ...
 
 
-def tolerance(tol: Array | float | None, value: Array) -> Array:
+def tolerance(tol: Array | float | None, value: Array, unit: Array | float) -> Array:
     """The gap at which a fit has converged: `tol`, or the resolution of the objective.
 
-    Two evaluations of f cannot tell less apart than the rounding of either.
+    Two evaluations of f cannot tell less apart than the rounding of either. A tolerance is in nats
+    of examples of weight one: of a part of that where their weights are less, see `Problem.unit`.
     """
     eps = jnp.finfo(value.dtype).eps
-    wanted = DEFAULT_TOL[value.dtype.name] if tol is None else tol
-    resolution = jnp.maximum(wanted, eps / 2 * (1 + jnp.abs(value)))
+    wanted = unit * (DEFAULT_TOL[value.dtype.name] if tol is None else tol)
+    resolution = jnp.maximum(wanted, eps / 2 * (unit + jnp.abs(value)))
     return jnp.where(jnp.isfinite(value), resolution, -1.0)  # nothing is close to infinity
 
 

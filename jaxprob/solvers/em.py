@@ -71,7 +71,7 @@ class EM:
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Array, Array]:
         """How much of an example the weights are on average."""
-        return _unit(problem.data.weights, theta), theta
+        return jnp.asarray(problem.unit(), theta.dtype), theta
 
     def init(self, problem: Problem, fixed: Array, theta: Array) -> State:
         """Nothing expected yet."""
@@ -118,14 +118,6 @@ class EM:
     def finish(self, problem: Problem, fixed: Array, state: State) -> State:
         """As it is."""
         return state
-
-
-def _unit(weights: Array | None, like: Array) -> Array:
-    """() the mean of the positive weights, at most one."""
-    if weights is None:
-        return jnp.ones((), like.dtype)
-    positive = jnp.sum(weights > 0, dtype=like.dtype)
-    return jnp.minimum(jnp.sum(weights) / jnp.maximum(positive, 1), 1)
 
 
 def _gain(old: State, theta: Array, value: Array, grad: Array) -> Array:

@@ -115,11 +115,12 @@ def newton_from_host(solver: Newton, problem: Problem, theta: Any = None) -> Fou
     wanted = DEFAULT_TOL[dtype.name] if solver.tol is None else float(solver.tol)
     start = np.zeros(problem.num_params(), dtype) if theta is None else np.asarray(theta)
     look = jax.device_get(_look(problem, start, np.bool(theta is None)))
+    unit = min(float(look.total_weight) / max(int(look.num_examples), 1), 1.0)
     for num_steps in range(min(solver.max_steps, _MOST_LOOKS) + 1):
         value = float(look.value)
         if not (np.isfinite(value) and look.sound and np.all(np.isfinite(look.step))):
             return None
-        if look.gap <= max(wanted, eps / 2 * (1 + abs(value))):
+        if look.gap <= max(wanted * unit, eps / 2 * (unit + abs(value))):
             nothing = np.zeros_like(look.theta)
             evidence: Any = Evidence(np.int32(Status.CONVERGED), look.gap, nothing)  # pyright: ignore[reportArgumentType]
             result = Result(look.theta, look.value, look.grad, evidence, np.int32(num_steps), None)  # pyright: ignore[reportArgumentType]

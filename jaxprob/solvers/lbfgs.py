@@ -239,7 +239,8 @@ class LBFGS:
         """CONVERGED where the bound is small and its conditions are met."""
         proofs = problem.certificates
         bound = bound * metric.excess
-        small = bound <= tolerance(self.tol, at.value)
+        enough = tolerance(self.tol, at.value, problem.unit())
+        small = bound <= enough
         if proofs is None:
             return with_status(evidence._replace(gap=bound), small, Status.CONVERGED)
 
@@ -252,7 +253,7 @@ class LBFGS:
             return jnp.where(even, together(factor * bound, factor * hidden), jnp.inf)
 
         gap = only_if(small, proved, jnp.full_like(bound, jnp.inf), at.theta)
-        close = gap <= tolerance(self.tol, at.value)
+        close = gap <= enough
         return with_status(evidence._replace(gap=gap), close, Status.CONVERGED)
 
 

@@ -168,9 +168,9 @@ class Newton:
         )
 
 
-def _beyond(tol: Array | float | None, value: Array) -> Array:
+def _beyond(problem: Problem, tol: Array | float | None, value: Array) -> Array:
     """Of gᵀH⁻¹g, twice the gap to first order: what moves aim at."""
-    return 2 * _BEYOND[value.dtype.name] * tolerance(tol, value)
+    return 2 * _BEYOND[value.dtype.name] * tolerance(tol, value, problem.unit())
 
 
 def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
@@ -189,7 +189,7 @@ def _moves(problem: Problem, state: State, tol: Array | float | None) -> Move:
 
     def useful(carry: tuple[At, Array, Array]) -> Array:
         at, before, count = carry
-        enough = _beyond(tol, at.move.value)
+        enough = _beyond(problem, tol, at.move.value)
         again = at.move.accepted & (left(at) > enough) & (left(at) < _GOOD_RATIO * before)
         again &= jnp.isfinite(state.value)  # step 0 knows no Hessian
         return undecided & ((count == 0) | (again & (count < most)))
@@ -215,7 +215,7 @@ def _verdict_of_chords(
     certificates, nothing = problem.certificates, no_verdict(new.theta)
     if certificates is None:
         return nothing
-    factor, enough = old.memory.factor, tolerance(tol, new.value)
+    factor, enough = old.memory.factor, tolerance(tol, new.value, problem.unit())
 
     def prove(new: Move) -> Array:
         moved = new.theta - old.memory.origin
@@ -224,7 +224,7 @@ def _verdict_of_chords(
             problem, new.theta, new.value, new.grad, moved, factor, spread
         )
 
-    near = vdot(new.grad, factor.solve(new.grad)) <= _beyond(tol, new.value)
+    near = vdot(new.grad, factor.solve(new.grad)) <= _beyond(problem, tol, new.value)
     near &= jnp.isfinite(old.value) & is_undecided(old)
     bound = only_if(near, prove, jnp.full_like(new.value, jnp.inf), new)
     is_good = bound <= enough
@@ -237,9 +237,9 @@ def _verdict(
     problem: Problem, at: Point, factor: Factor, tol: Array | float | None, decrement: Array
 ) -> Evidence:
     """What can be proved with the exact Hessian, where that may be enough or is wanted anyway."""
-    certificates, enough = problem.certificates, tolerance(tol, at.value)
+    certificates, enough = problem.certificates, tolerance(tol, at.value, problem.unit())
     if certificates is None:
-        gap, noise = decrement, jnp.zeros_like(decrement)  # to first order, and no bound
+        gap = whole = decrement  # to first order, and no bound
     else:
         at = at._replace(wanted=at.wanted | (decrement <= _NEAR_ENOUGH * enough))
         infinite = jnp.full_like(at.value, jnp.inf)
@@ -249,7 +249,9 @@ def _verdict(
             (infinite, infinite),
             at,
         )
-    evidence = no_verdict(at.theta)._replace(gap=factor.beyond(together(gap, noise)))
+        gap = together(gap, noise)
+        whole = factor.beyond(gap)
+    evidence = no_verdict(at.theta)._replace(gap=whole)
     overflow = ~jnp.all(jnp.isfinite(factor.lower))
     evidence = with_status(evidence, overflow, Status.NON_FINITE)
     evidence = with_status(evidence, (gap <= enough) & factor.singular(), Status.SINGULAR)

@@ -192,6 +192,18 @@ class Problem:
         x, weights = self.data.x, self.data.weights
         return jnp.ones(x.shape[0], x.dtype) if weights is None else weights
 
+    def unit(self) -> Array | float:
+        """() how much of an example the weights are on average, one at most; zeros do not count.
+
+        What a tolerance is multiplied by, so that a fit with weights that add up to one ends where
+        it would with the same weights times the number of examples.
+        """
+        weights = self.data.weights
+        if weights is None:
+            return 1.0
+        positive = jnp.sum(weights > 0, dtype=weights.dtype)
+        return jnp.minimum(jnp.sum(weights) / jnp.maximum(positive, 1), 1)
+
     def shrunk(self) -> Array:
         """() whether a penalty is positive, as seen at run time."""
         return jnp.asarray(sum(p for p in (self.l2, self.l1) if p is not None) > 0)

@@ -99,7 +99,7 @@ class Proximal:
             at = Point(new.theta, new.value, new.grad, h, jnp.ones((), bool))
             gap = factor.beyond(together(*proofs.bound(problem, at, move, factor)))
             evidence = no_verdict(new.theta)._replace(gap=gap)
-        close = evidence.gap <= tolerance(self.tol, new.value)
+        close = evidence.gap <= tolerance(self.tol, new.value, problem.unit())
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
         idle = jnp.where(falls, 0, old.idle + 1)
         stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~(evidence.gap < state.evidence.gap / 2))
