@@ -97,7 +97,7 @@ class Proximal:
         else:
             factor = factorise(h)
             at = Point(new.theta, new.value, new.grad, h, jnp.ones((), bool))
-            gap = factor.beyond(together(*proofs.bound(problem, at, move, factor)))
+            gap = together(*proofs.bound(problem, at, move, factor))
             evidence = no_verdict(new.theta)._replace(gap=gap)
         close = evidence.gap <= tolerance(self.tol, new.value, problem.unit())
         falls = (new.value < state.value - slack(state.value)) | (k == 0)
