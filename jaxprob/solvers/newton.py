@@ -249,8 +249,7 @@ def _verdict(
             (infinite, infinite),
             at,
         )
-        gap = together(gap, noise)
-        whole = factor.beyond(gap)
+        whole = factor.beyond(together(gap, noise))
     evidence = no_verdict(at.theta)._replace(gap=whole)
     overflow = ~jnp.all(jnp.isfinite(factor.lower))
     evidence = with_status(evidence, overflow, Status.NON_FINITE)
