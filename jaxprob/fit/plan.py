@@ -118,8 +118,8 @@ def in_bucket(problem: Problem, solvers: Sequence[Solver]) -> Problem:
     if any(host_view(a) is None for a in data if a is not None):
         return problem  # on an accelerator
     weights = np.ones(n, data.x.dtype) if data.weights is None else data.weights
-    rows = data._replace(weights=weights)
-    more = jax.tree.map(lambda a: filled(np.asarray(a), size), rows)
+    more = jax.tree.map(lambda a: filled(np.asarray(a), size), data._replace(weights=None))
+    more = more._replace(weights=filled(np.asarray(weights), size, 0))
     return replace(problem, data=jax.device_put(more))
 
 

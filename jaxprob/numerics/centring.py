@@ -21,7 +21,7 @@ def centre_of(x: Any, xp: Any = jnp) -> tuple[Any, Any]:
     within a few spreads of their means. So some rows tell.
 
     Args:
-        x: (..., n, d) floating; NaN where there is nothing to be known.
+        x: (..., n, d); of NumPy also integers and bools.
         xp: `jax.numpy`, or `numpy` for arrays of NumPy.
 
     Returns:
@@ -34,6 +34,8 @@ def centre_of(x: Any, xp: Any = jnp) -> tuple[Any, Any]:
     """
     n = x.shape[-2]
     rows = x[..., :: max(1, n // _ROWS), :][..., :_ROWS, :]
+    if xp is np and rows.dtype.kind != "f":
+        rows = rows.astype(float)
     with np.errstate(all="ignore"):
         mean = xp.sum(rows / rows.shape[-2], axis=-2)  # the sum might overflow
         reach = xp.max(rows, axis=-2) - xp.min(rows, axis=-2)

@@ -37,21 +37,22 @@ def bucket(n: int, bytes_each: int) -> int:
     return -(-n // step) * step
 
 
-def filled(a: np.ndarray, size: int, value: Any = 0) -> np.ndarray:
+def filled(a: np.ndarray, size: int, value: Any = None) -> np.ndarray:
     """An array with as many rows, those beyond its own all of one value.
 
     Args:
         a: (n, ...).
         size: at least n.
-        value: of the entries that are added.
+        value: of the rows that are added; that of the first, which is as good as any, where None.
 
     Returns:
         (size, ...), a copy.
 
     Example:
-        >>> filled(np.array([1, 2]), 4).tolist()
-        [1, 2, 0, 0]
+        >>> filled(np.array([1, 2]), 4).tolist(), filled(np.array([1, 2]), 4, 0).tolist()
+        ([1, 2, 1, 1], [1, 2, 0, 0])
     """
-    out = np.full((size, *a.shape[1:]), value, a.dtype)
+    out = np.empty((size, *a.shape[1:]), a.dtype)
     out[: len(a)] = a
+    out[len(a) :] = a[0] if value is None else value
     return out

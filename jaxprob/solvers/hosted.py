@@ -85,7 +85,7 @@ def suits(solver: object, problem: Problem) -> bool:
         and problem.shards is None
         and problem.l1 is None
         and not problem.firth
-        and problem.num_params() <= _MOST_PARAMS
+        and 0 < problem.num_params() <= _MOST_PARAMS
         and jax.default_backend() == "cpu"
     )
 
