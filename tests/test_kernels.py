@@ -332,6 +332,7 @@ def test_gradient_of_leave_one_out(small_blocks):
         bandwidth,
         jnp.asarray(points),
         jnp.asarray(w),
+        hard=False,  # far out, rounding within loops over blocks shows, which is not counted
     )
 
 

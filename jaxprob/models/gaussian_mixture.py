@@ -818,7 +818,7 @@ def _suffice(x: Any, weights: Any, xp: Any, *, together: bool, spread: bool, eac
 def _pairs(seen: Any, xp: Any) -> Any:
     """(d, d) whether two columns are observed together."""
     ones = seen.astype(xp.float32)  # a sum of ones may stop growing, but not be zero
-    return (ones.T @ ones if xp is np else matmul(ones.T, ones)) > 0
+    return (np.matmul(ones.T, ones) if xp is np else matmul(ones.T, ones)) > 0
 
 
 def _lacking(x: Any, weights: Any, names: Any, *, together: bool, spread: bool, each: bool) -> str:

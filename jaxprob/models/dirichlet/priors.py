@@ -333,12 +333,12 @@ def _in_float64(x: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, 
     """(d,) mean and (d, d) covariance."""
     c = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     weight = c.sum()
-    mean = c @ x / weight
+    mean = np.matmul(c, x) / weight
     away = x - mean
-    shift = c @ away / weight
+    shift = np.matmul(c, away) / weight
     away -= shift
     with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = (away * c[:, None]).T @ away / (weight - 1)
+        covariance = np.matmul((away * c[:, None]).T, away) / (weight - 1)
     return mean + shift, (covariance + covariance.T) / 2
 
 

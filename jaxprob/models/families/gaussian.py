@@ -188,7 +188,9 @@ def _mean_and_scatter(x: Array, member: Array) -> tuple[Array, Array]:
     def again(mean: Array) -> Array:
         def of_class(k: Array) -> Array:
             first, second = moments(x, centre + mean[k], member[:, k, None])
-            return (second - first**2 / jnp.where(weight[k, 0] > 0, weight[k, 0], 1.0))[0]
+            rest = second - first**2 / jnp.where(weight[k, 0] > 0, weight[k, 0], 1.0)
+            lost = rest <= _ROUNDING * jnp.finfo(x.dtype).eps * second  # nothing but rounding
+            return jnp.where(lost, 0.0, rest)[0]
 
         return jax.lax.map(of_class, jnp.arange(len(mean)))
 
