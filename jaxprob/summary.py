@@ -254,7 +254,7 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
         inverse = np.linalg.inv(h / np.outer(scale, scale)) / np.outer(scale, scale)
     except np.linalg.LinAlgError:
         return none, ("The information is singular: some columns are linearly dependent.",)
-    keep = keep if back is None else np.asarray(back, np.float64) @ keep
+    keep = keep if back is None else np.matmul(np.asarray(back, np.float64), keep)
     variance = np.diag(np.linalg.multi_dot([keep, inverse, keep.T]))
     with np.errstate(invalid="ignore"):
         return np.sqrt(variance), notes
