@@ -65,6 +65,7 @@ def fit(
 
     Example:
         >>> from jaxprob.models import logistic
+        >>> from jaxprob.models.base import Status
         >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]], [0, 0, 1, 0, 1]
         >>> result = fit(logistic.model(), x, y, l2=1.0)
         >>> Status(int(result.status)).name, round(float(result.params.weights[0]), 3)

@@ -82,7 +82,7 @@ def as_good(fits: Fit, *, within: float | None = None) -> np.ndarray:
 
     Example:
         >>> import jaxprob as jp
-        >>> fits = jp.many.fit_many(jp.models.logistic.model(), [[1.0], [2.0], [3.0]], [0, 1, 0],
+        >>> fits = jp.many.fit_many(jp.models.logistic.model(), [[1.0], [2.0], [3.0]], [0, 0, 1],
         ...                         l2=np.array([1.0, 1.0, 9.0]))
         >>> as_good(fits).tolist()
         [True, True, False]
