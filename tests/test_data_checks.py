@@ -38,9 +38,9 @@ def no_run(monkeypatch):
     def started(*_, **__):
         raise AssertionError("a solver was started")
 
-    module = sys.modules["jaxprob.fit"]
-    monkeypatch.setattr(module, "_run", started)
-    monkeypatch.setattr(module, "_traced", started)
+    module = sys.modules["jaxprob.fit.fitting"]
+    monkeypatch.setattr(module, "first_that_converges", started)
+    monkeypatch.setattr(module, "traced_fit", started)
 
 
 @pytest.fixture(scope="module")

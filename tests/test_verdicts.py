@@ -27,7 +27,7 @@ OF_ONES_OWN = logistic.model()._replace(
     certificates=None, log_likelihood_and_grad=None, information=None, grad_log_likelihood=None
 )
 PROVED = r"proved to be within \d.*e-\d+ nats of the maximum, after"
-NEAR = r"estimated to be within \d.*e[-+]\d+ nats of a maximum near the start, after"
+NEAR = r"estimated to be within \d.*e[-+]\d+ nats of a maximum near the start[,.]"
 FORMULA = "the maximum is a formula; nothing but rounding is between it and this"
 WORDS = {
     "logistic": (logistic.model(), {}, PROVED),

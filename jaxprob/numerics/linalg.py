@@ -336,8 +336,8 @@ def plain_inverse(h: Array) -> Inverse:
         An Inverse, full of NaN where h is not positive definite.
 
     Example:
-        >>> plain_inverse(jnp.array([[4.0, 0.0], [0.0, 2.0]])).solve(jnp.ones(2)).tolist()
-        [0.25, 0.5]
+        >>> plain_inverse(jnp.array([[4.0, 0.0], [0.0, 1.0]])).solve(jnp.ones(2)).tolist()
+        [0.25, 1.0]
     """
     diagonal = _diagonal(h)
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, jnp.nan))
