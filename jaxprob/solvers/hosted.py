@@ -47,7 +47,7 @@ class Look(NamedTuple):
 @eager_jit
 def _look(problem: Problem, theta: Array, is_start: Array) -> Look:
     """There, or where the model starts."""
-    theta = jnp.where(is_start, problem.start(), theta)
+    theta = problem.canonical(jnp.where(is_start, problem.start(), theta))
     value, grad = problem.value_and_grad(theta)
     hess = problem.hess(theta)
     inverse = plain_inverse(hess)
