@@ -28,6 +28,7 @@ _MOST_LOOKS = 20
 _HALVINGS = 4
 _ARMIJO = 1e-4
 _MOST_PARAMS = 128
+_PRECISE = 1e-6  # of the tolerance: eight digits of a parameter in float64
 
 
 class Look(NamedTuple):
@@ -120,8 +121,9 @@ def newton_from_host(solver: Newton, problem: Problem, theta: Any = None) -> Fou
         value = float(look.value)
         if not (np.isfinite(value) and look.sound and np.all(np.isfinite(look.step))):
             return None
-        if look.gap <= max(wanted * unit, eps / 2 * (unit + abs(value))):
-            look = _polished(problem, look)
+        enough = max(wanted * unit, eps / 2 * (unit + abs(value)))
+        if look.gap <= enough:
+            look = look if look.gap <= _PRECISE * enough else _polished(problem, look)
             nothing = np.zeros_like(look.theta)
             evidence: Any = Evidence(np.int32(Status.CONVERGED), look.gap, nothing)  # pyright: ignore[reportArgumentType]
             result = Result(look.theta, look.value, look.grad, evidence, np.int32(num_steps), None)  # pyright: ignore[reportArgumentType]
