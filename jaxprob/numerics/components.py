@@ -374,7 +374,8 @@ def moved(points: Array, step: Array, noise: Array) -> Array:
     new = points + step
     towards = jnp.where(step > 0, jnp.inf, -jnp.inf).astype(points.dtype)
     stuck = (new == points) & (jnp.abs(step) > noise)
-    return jnp.where(stuck, jnp.nextafter(points, towards), new)
+    spacing = jnp.nextafter(*jax.lax.stop_gradient((points, towards))) - points
+    return jnp.where(stuck, points + jax.lax.stop_gradient(spacing), new)
 
 
 @partial(jax.jit, inline=True)
