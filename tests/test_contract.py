@@ -15,6 +15,7 @@ from tolerances import EPS, SAME_SUM
 import jaxprob as jp
 from jaxprob.many import fit_many
 from jaxprob.models.base import hyperparameters
+from jaxprob.runtime import programs
 from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
 OFTEN = (
@@ -128,7 +129,8 @@ def densities(model, example):
     return [lambda params, *data: model.log_density(params, *own, *data)]
 
 
-def test_calls_outside_of_jit_compile_once(entry, x64):
+def test_calls_outside_of_jit_compile_once(entry, x64, monkeypatch):
+    monkeypatch.setattr(programs, "_MOST_MAPS", 1 << 16)  # tests before may have left many
     model = entry.model
     example = entry.draw(model, 5, n=30)
     params, x, extras, made_of = example.params, example.x, example.extras, example.made_of(model)
