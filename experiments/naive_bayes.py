@@ -28,7 +28,7 @@ import jaxprob as jp
 from experiments import _common
 from jaxprob.many import CrossValidation, cross_validate, fit_many
 from jaxprob.models import logistic, naive_bayes
-from jaxprob.models.base import Model
+from jaxprob.contract import Model
 
 SIZES = (10, 14, 20, 30, 45, 70, 110, 170, 260, 379)
 PARTS = 200

@@ -30,7 +30,7 @@ import jaxprob as jp
 from experiments import _common
 from experiments.verify_gradients import reports
 from jaxprob.models import logistic, softmax
-from jaxprob.models.base import Model
+from jaxprob.contract import Model
 
 MOST_CLASSES = 100
 SHOWN_LINES = 24

@@ -3,7 +3,7 @@
     python -m experiments.verify_gradients                       # all models of the library
     python -m experiments.verify_gradients mymodule:mymodel      # and yours
 
-MODULE:FUNCTION names a function without arguments that returns a `jaxprob.models.base.Model`, or a
+MODULE:FUNCTION names a function without arguments that returns a `jaxprob.contract.Model`, or a
 tuple (fn, hand_grad, *args) as `jaxprob.testing.assert_gradients_match` takes it.
 
 Each hand-derived gradient and Hessian is compared with `jax.grad` and `jax.hessian` and with a
@@ -25,7 +25,7 @@ import numpy as np
 import jaxprob as jp
 from experiments import _common
 from jaxprob.models import gaussian_mixture, kernel_density, logistic, naive_bayes, softmax
-from jaxprob.models.base import Model
+from jaxprob.contract import Model
 from jaxprob.testing import Report, compare_gradients, compare_hessians
 
 MODELS: dict[str, Callable[[], Model]] = {

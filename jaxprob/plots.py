@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprob.contract import Status
 from jaxprob.data.arrays import check_features
 from jaxprob.fit import Fit, Source, check_data_of
-from jaxprob.models.base import Status
 from jaxprob.models.decision_tree import SMOOTHING, Params
 from jaxprob.models.trees import Node, nodes_of
 
@@ -390,7 +390,7 @@ def _course(name: str, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
 def _checked(fit: Fit, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels to draw: one fit of classes, and the columns that were fitted."""
     model, source = fit.model, fit.source
-    if model.predict_log_proba is None:
+    if model.predict.log_proba is None:
         raise ValueError(f"fit: {model.name} predicts no classes")
     if np.shape(fit.status) != ():
         raise ValueError(f"fit: expected one fit, got fits of shape {np.shape(fit.status)}")
@@ -398,7 +398,7 @@ def _checked(fit: Fit, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("fit: its input was invalid, so it predicts nothing")
     check_features(x, fit.feature_names, source.x.shape[1] if isinstance(source, Source) else None)
     x = np.asarray(x, jnp.result_type(float))
-    data = check_data_of(model, x, None if model.labels is None else y)
+    data = check_data_of(model, x, None if model.variables.y is None else y)
     labels = np.asarray(y if data.y is None else data.y)
     if labels.shape != (len(x),):
         raise ValueError(f"y: expected shape ({len(x)},), one of each row of x, got {labels.shape}")
@@ -406,8 +406,8 @@ def _checked(fit: Fit, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _log_proba(fit: Fit, x: np.ndarray) -> np.ndarray:
-    assert fit.model.predict_log_proba is not None  # see _checked
-    return np.asarray(fit.model.predict_log_proba(fit.params, jnp.asarray(x)))
+    assert fit.model.predict.log_proba is not None  # see _checked
+    return np.asarray(fit.model.predict.log_proba(fit.params, jnp.asarray(x)))
 
 
 def _column(fit: Fit, x: Any, feature: int | str) -> int:

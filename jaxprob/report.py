@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxprob.models.base import Model, Status
+from jaxprob.contract import Model, Status
 from jaxprob.verdicts import closeness
 from jaxprob.verdicts import reason as reason_of
 
@@ -180,9 +180,9 @@ def parameter_names(
         >>> parameter_names(Params(np.zeros(2), np.zeros(())), ("age", "sex"))
         ('age', 'sex', 'bias')
     """
-    if model is not None and model.parameter_names is not None:
+    if model is not None and model.geometry.names is not None:
         one = jax.tree.map(lambda a: a[(0,) * batch], params)
-        return model.parameter_names(one, feature_names)
+        return model.geometry.names(one, feature_names)
     names: list[str] = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         own = jax.tree_util.keystr(path).lstrip(".")

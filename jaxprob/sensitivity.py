@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.contract import Trait
 from jaxprob.data.arrays import check_features
 from jaxprob.data.centring import less
 from jaxprob.fit import Fit, Source, check_data_of
@@ -157,7 +158,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
 
     def of_one(theta: Array, problem: Problem) -> Array:
         check_features(x, fit.feature_names, problem.data.x.shape[1])
-        alone = model._replace(log_prior=None)
+        alone = replace(model, prior=None)
         rows = Rows(less(data.x, problem.centre), *data[1:4])
         other = Problem(rows, None, None, alone, False, None)
         _, grad = other.value_and_grad(theta)  # of minus the log-likelihood
@@ -167,6 +168,9 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     return _over_lanes(fit, of_one)
 
 
+_NEEDS = Trait.SUM | Trait.LIKELIHOOD | Trait.SMOOTH
+
+
 def _over_lanes(fit: Fit, fn: Callable[[Array, Problem], Any]) -> Any:
     """A function of parameters and problem for one fit, or for each of many."""
     if fit.l1 is not None:
@@ -174,7 +178,7 @@ def _over_lanes(fit: Fit, fn: Callable[[Array, Problem], Any]) -> Any:
     if fit.firth:
         raise ValueError("fit: expected one without Firth's penalty, which has another Hessian")
     model = fit.model
-    if not (model.choose is None and model.bound is None and model.log_density is None):
+    if _NEEDS not in model.offers:
         raise ValueError(
             f"fit: expected one of a model whose likelihood is a sum of terms of one example each, "
             f"with derivatives, got {model.name}"
@@ -220,7 +224,7 @@ def _scores(problem: Problem, theta: Array) -> Array:
     log_prob = partial(_log_prob, problem)
     with all_digits():
         scores = jax.vmap(jax.grad(log_prob), (None, 0))(theta, _examples(problem))
-        if problem.model.hyperparameters is not None:  # the prior follows the examples, too
+        if problem.model.prior_follows:  # the prior follows the examples, too
             scores += _by_prior(problem, theta)
     return scores
 

@@ -12,9 +12,9 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from jaxprob.contract import Status, Trait
 from jaxprob.criteria import aic, bic
 from jaxprob.fit import Fit, Source
-from jaxprob.models.base import Status, hyperparameters
 from jaxprob.report import parameter_names
 from jaxprob.verdicts import closeness, has_optimum, reason
 
@@ -150,7 +150,7 @@ def summary(fit: Fit, *, level: float = 0.95) -> Summary:
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
     value, null = float(fit.log_likelihood), float(fit.null_log_likelihood)
     is_maximum = has_optimum(status, float(fit.gap)) or status is Status.SINGULAR
-    maximised = fit.model.choose is fit.model.bound is fit.model.log_density is None
+    maximised = Trait.LIKELIHOOD | Trait.SMOOTH in fit.model.offers
     of_criteria = value if maximised and is_maximum else math.nan
     n = float(fit.total_weight)
     names = parameter_names(fit.params, fit.feature_names, model=fit.model)
@@ -203,10 +203,11 @@ def _positive(value: Any) -> bool:
 def _projection(fit: Fit) -> np.ndarray:
     """(p, p) onto the parameters that the likelihood tells apart."""
     theta, unravel = ravel_pytree(fit.params)
-    if fit.model.canonical is None:
+    canonical = fit.model.geometry.canonical
+    if canonical is None:
         return np.eye(len(theta))
     eye = jnp.eye(len(theta), dtype=theta.dtype)
-    rows = [ravel_pytree(fit.model.canonical(unravel(row)))[0] for row in eye]
+    rows = [ravel_pytree(canonical(unravel(row)))[0] for row in eye]
     return np.asarray(rows, np.float64)
 
 
@@ -214,14 +215,15 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
     """(p,) and what to say about them."""
     size = sum(np.size(a) for a in jax.tree.leaves(fit.params))
     none = np.full(size, np.nan)
-    if fit.model.choose is not None:
+    offers = fit.model.offers
+    if Trait.SMOOTH not in offers:
         return none, ("Standard errors do not exist for choices.",)
-    if fit.model.log_density is not None:
+    if Trait.SUM not in offers:
         return none, (
             "The terms of a leave-one-out likelihood depend on each other, so its curvature gives "
             "no standard errors; jaxprob.many.bootstrap does.",
         )
-    if fit.model.bound is not None:
+    if Trait.LIKELIHOOD not in offers:
         return none, ("The parameters are those of a posterior, which says how sure it is.",)
     if _positive(fit.l1):
         return none, ("Standard errors do not exist for l1, which picks and shrinks at once.",)
@@ -232,16 +234,17 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
     (h, back), notes = fit.centred_information, ()
     h = np.asarray(h, np.float64)
     if _positive(fit.l2):
-        assert fit.model.penalised is not None
+        penalised = fit.model.geometry.penalised
+        assert penalised is not None
         assert fit.l2 is not None
-        mask = np.asarray(ravel_pytree(fit.model.penalised(fit.params))[0], np.float64)
+        mask = np.asarray(ravel_pytree(penalised(fit.params))[0], np.float64)
         h = h + np.diag(mask * float(fit.l2))
         notes = (
             "With l2, coefficients are shrunk; errors are those of the penalised likelihood (of a "
             "normal prior of variance 1/l2).",
         )
-    if fit.model.log_prior is not None:
-        if fit.model.hyperparameters is not None and fit.source is None:
+    if fit.model.prior is not None:
+        if fit.model.prior_follows and fit.source is None:
             return none, ("The prior follows the data, to which this fit no longer refers.",)
         of_prior = _curvature(fit)
         h = h - of_prior
@@ -263,14 +266,15 @@ def _standard_errors(fit: Fit, status: Status) -> tuple[np.ndarray, tuple[str, .
 def _curvature(fit: Fit) -> np.ndarray:
     """(p, p) the Hessian of the log-prior."""
     model, source, (theta, unravel) = fit.model, fit.source, ravel_pytree(fit.params)
-    assert model.log_prior is not None
+    prior = model.prior
+    assert prior is not None
     found = ()
-    if model.hyperparameters is not None:
+    if model.prior_follows:
         assert isinstance(source, Source)
-        found = hyperparameters(model, *source.rows.examples, weights=source.weights)
+        found = model.hyperparameters(*source.rows.examples, weights=source.weights)
 
     def log_prior(theta: Array) -> Array:
-        return model.log_prior(unravel(theta), *found)  # pyright: ignore[reportOptionalCall]
+        return prior.log_prob(unravel(theta), *found)
 
     return np.asarray(jax.hessian(log_prior)(theta), np.float64)
 
@@ -282,7 +286,7 @@ def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
     if status is Status.CONVERGED:
         return f"{close}{after}."
     words = reason(fit.model, status)
-    if status is Status.SEPARATED and status not in dict(fit.model.reasons):
+    if status is Status.SEPARATED and status not in dict(fit.model.words):
         v = np.asarray(ravel_pytree(fit.direction)[0], np.float64)
         largest = [i for i in np.argsort(-np.abs(v))[:_SHOWN_DIRECTION] if v[i]]
         along = ", ".join(f"{v[i]:+.2g} × {names[i]}" for i in largest)

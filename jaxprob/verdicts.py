@@ -8,7 +8,7 @@ is an estimate, and about a maximum near the start.
 import math
 from typing import Any
 
-from jaxprob.models.base import Model, Status
+from jaxprob.contract import Model, Status, Trait
 
 _WORDS = {
     Status.MAX_STEPS: ("the steps ran out", "raise the solver's max_steps"),
@@ -58,11 +58,11 @@ def reason(model: Model, status: Status) -> str:
         >>> reason(logistic.model(), Status.SINGULAR)
         'the maximum is not unique: columns are linearly dependent; drop some, or add l2'
     """
-    own = dict(model.reasons)
-    if status in own:
-        return own[status]
+    of_model = dict(model.words)
+    if status in of_model:
+        return of_model[status]
     what, remedy = _WORDS[status]
-    if model.penalised is None:
+    if Trait.PENALISED not in model.offers:
         remedy = _NO_PENALTY.get(status, remedy)
     return f"{what}; {remedy}" if remedy else what
 
@@ -125,8 +125,8 @@ def is_of_the_whole(model: Model, gap: float, *, firth: bool) -> bool:
         >>> is_of_the_whole(gaussian_mixture.model(2), 1e-9, firth=False)
         False
     """
-    compared = model.choose is not None or model.closed_form is not None
-    return (gap == 0 and compared) or (model.certificates is not None and not firth)
+    compared = bool((Trait.SEARCH | Trait.FORMULA) & model.offers)
+    return (gap == 0 and compared) or (Trait.PROVED in model.offers and not firth)
 
 
 def closeness(model: Model, gap: float, *, firth: bool) -> str:
@@ -148,10 +148,10 @@ def closeness(model: Model, gap: float, *, firth: bool) -> str:
         'estimated to be within 1.0e-09 nats of a maximum near the start'
     """
     proved = is_of_the_whole(model, gap, firth=firth)
-    if model.choose is not None:
+    if Trait.SEARCH in model.offers:
         rest = "all were compared" if proved else "there may be better ones that were not tried"
         return f"the best of the choices that the model compares; {rest}"
-    if proved and model.certificates is None:
+    if proved and Trait.PROVED not in model.offers:
         return "the maximum is a formula; nothing but rounding is between it and this"
     if not math.isfinite(gap):
         return "how far the maximum is, is not known"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprob.models import logistic, softmax
-from jaxprob.models.base import Model
+from jaxprob.contract import Model
 
 MODELS: dict[str, Model] = {
     "logistic": logistic.model(),

@@ -15,7 +15,7 @@ from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import kernel_density as kd
 from jaxprob.models import naive_bayes as nb
-from jaxprob.models.base import Model
+from jaxprob.contract import Model
 from jaxprob.solvers import em
 
 

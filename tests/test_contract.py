@@ -14,7 +14,7 @@ from tolerances import EPS, SAME_SUM
 
 import jaxprob as jp
 from jaxprob.many import fit_many
-from jaxprob.models.base import hyperparameters
+from jaxprob.contract import hyperparameters
 from jaxprob.runtime import programs
 from jaxprob.testing import assert_gradients_match, assert_hessians_match
 

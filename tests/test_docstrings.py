@@ -26,7 +26,7 @@ INTERNAL = {
     "jaxprob.many.neighbours",
     "jaxprob.many.running",
     "jaxprob.many.schedule",
-    "jaxprob.models.base",
+    "jaxprob.contract",
     "jaxprob.models.certificates",
     "jaxprob.models.kernels.sums.in_blocks",
     "jaxprob.models.linear",

@@ -15,7 +15,7 @@ import jaxprob as jp
 from jaxprob import Status, fit
 from jaxprob.many import fit_many
 from jaxprob.models import logistic
-from jaxprob.models.base import Bind, Labels, Model
+from jaxprob.contract import Bind, Labels, Model
 from jaxprob.solvers import lbfgs
 
 LOGISTIC = logistic.model()

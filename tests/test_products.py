@@ -10,7 +10,7 @@ import pytest
 
 import jaxprob as jp
 from jaxprob.compilation import eager_jit
-from jaxprob.models.base import Labels, Model
+from jaxprob.contract import Labels, Model
 
 _SOURCES = Path(jp.__file__).parent
 _FILES = sorted(p for p in _SOURCES.rglob("*.py") if p.name != "products.py")

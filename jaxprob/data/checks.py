@@ -10,6 +10,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.compilation import eager_jit
+from jaxprob.contract import Variables
 from jaxprob.data.arrays import OneWarning, check_array, feature_names
 from jaxprob.data.loading import load
 from jaxprob.numerics.passes import total
@@ -19,7 +20,7 @@ class Data(NamedTuple):
     """The data of a fit, checked."""
 
     x: Array  # (n, d) floating
-    y: Array | None  # (n,) int32, None where there are no labels
+    y: Array | None  # (n,), None where the model has none
     weights: Array | None  # (n,) of x's dtype
     offset: Array | None  # (n,) or (n, K) of x's dtype
     feature_names: tuple[str, ...] | None
@@ -29,7 +30,7 @@ class Violations(NamedTuple):
     """What is wrong with values, each () bool of JAX or NumPy."""
 
     x: Any  # an entry is not finite
-    labels: Any  # outside 0..K-1, or not integral
+    y: Any  # not what it can be
     weights: Any  # negative or not finite
     offset: Any  # not finite
     no_weight: Any  # all weights are zero
@@ -37,7 +38,7 @@ class Violations(NamedTuple):
     @property
     def invalid(self) -> Any:
         """Whether any value is out of its range."""
-        return self.x | self.labels | self.weights | self.offset
+        return self.x | self.y | self.weights | self.offset
 
 
 def violations(
@@ -46,42 +47,39 @@ def violations(
     weights: Any,
     offset: Any,
     *,
-    num_classes: int | None,
-    features: Any = None,
+    variables: Variables,
     xp: Any = jnp,
 ) -> Violations:
     """What is wrong with the values of the data, in one read of them; for use inside `jit`.
 
     Args:
         x: (n, d) floating.
-        y: (n,) labels of any dtype, None where there are none.
+        y: (n,) of any dtype, None where there is none.
         weights: (n,), or None.
         offset: (n,) or (n, K), or None.
-        num_classes: K, None where there are no labels.
-        features: the `Features` of a model, None where it takes any finite numbers.
+        variables: what they can be.
         xp: `jax.numpy`, or `numpy` for arrays of NumPy.
 
     Returns:
         Violations, five () bools.
 
     Example:
-        >>> bool(violations(jnp.ones((2, 1)), jnp.array([0, 2]), None, None, num_classes=2).labels)
+        >>> from jaxprob.contract import Classes
+        >>> variables, x = Variables.conditional(Classes(2)), jnp.ones((2, 1))
+        >>> bool(violations(x, jnp.array([0, 2]), None, None, variables=variables).y)
         True
     """
     no = xp.zeros((), bool)
     some = np.any if xp is np else _any
-    known = xp.where(xp.isnan(x), 0, x) if features is not None and features.missing else x
+    features = variables.x
+    known = xp.where(xp.isnan(x), 0, x) if features.missing else x
     bad_x = _some_not_finite(known) if xp is np else xp.isnan(xp.sum(known * 0))  # 0 · inf is nan
-    if features is not None:
+    if features.valid is not None:
         bad_x = bad_x | ~features.valid(x, xp)
-    bad_y = no if y is None else xp.any((y < 0) | (y >= num_classes))
-    if y is not None and jnp.issubdtype(y.dtype, jnp.floating):
-        bad_y = bad_y | xp.any(y != xp.floor(y))
-    elif y is not None and y.dtype == bool:
-        bad_y = no
+    bad_y = no if y is None or variables.y is None else variables.y.bad(y, xp)
     return Violations(
         x=bad_x,
-        labels=bad_y,
+        y=bad_y,
         weights=no if weights is None else some(~((weights >= 0) & xp.isfinite(weights))),
         offset=no if offset is None else some(~xp.isfinite(offset)),
         no_weight=no if weights is None else ~some(weights != 0),
@@ -100,35 +98,35 @@ def _some_not_finite(a: np.ndarray) -> np.bool:
     return ~np.isfinite(total) and ~np.all(np.isfinite(a))
 
 
-def suffice(x: Any, weights: Any, *, features: Any, xp: Any = jnp) -> Any:
+def suffice(x: Any, weights: Any, *, variables: Variables, xp: Any = jnp) -> Any:
     """Whether the examples, taken together, determine what a model needs of every column.
 
     Args:
         x: (n, d) floating.
         weights: (n,), or None.
-        features: the `Features` of a model, or None.
+        variables: what they can be.
         xp: `jax.numpy`, or `numpy` for arrays of NumPy.
 
     Returns:
         () bool.
 
     Example:
-        >>> bool(suffice(jnp.ones((2, 1)), None, features=None))
+        >>> bool(suffice(jnp.ones((2, 1)), None, variables=Variables.density()))
         True
     """
-    if features is None or features.suffice is None:
+    if variables.x.suffice is None:
         return xp.ones((), bool)
-    return features.suffice(x, weights, xp)
+    return variables.x.suffice(x, weights, xp)
 
 
 def _all_seen(
-    x: Any, y: Any, weights: Any, offset: Any, *, features: Any, **settings: Any
+    x: Any, y: Any, weights: Any, offset: Any, *, variables: Variables
 ) -> tuple[Violations, Any]:
-    found = violations(x, y, weights, offset, features=features, **settings)
-    return found, suffice(x, weights, features=features)
+    found = violations(x, y, weights, offset, variables=variables)
+    return found, suffice(x, weights, variables=variables)
 
 
-_seen = eager_jit(_all_seen, static_argnames=["num_classes", "features"])
+_seen = eager_jit(_all_seen, static_argnames=["variables"])
 
 
 def check_data(
@@ -137,10 +135,7 @@ def check_data(
     weights: Any = None,
     offset: Any = None,
     *,
-    num_classes: int | None,
-    extras: tuple[str, ...] = (),
-    offset_columns: int | None = None,
-    features: Any = None,
+    variables: Variables,
     meanwhile: Callable[[Data], None] | None = None,
 ) -> Data:
     """Check the data of a fit before anything is computed.
@@ -150,13 +145,10 @@ def check_data(
 
     Args:
         x: (n, d) features.
-        y: (n,) labels 0..K-1, None for a model of x alone.
+        y: (n,), None for a model of x alone.
         weights: (n,), or None.
         offset: (n,) or (n, K), or None.
-        num_classes: K, None for a model of x alone.
-        extras: the per-example keywords that the model takes; offset needs "offset" among them.
-        offset_columns: None where an offset is (n,), K where it is (n, K).
-        features: the `Features` of the model, None where it takes any finite numbers.
+        variables: of the model.
         meanwhile: what to do, given Data of `jax.ShapeDtypeStruct`s, while large host arrays are
             copied.
 
@@ -168,7 +160,9 @@ def check_data(
         TypeError: for arguments of the wrong type.
 
     Example:
-        >>> check_data([[1.0], [2.0]], [True, False], num_classes=2).y.tolist()
+        >>> from jaxprob.contract import Classes
+        >>> variables = Variables.conditional(Classes(2))
+        >>> check_data([[1.0], [2.0]], [True, False], variables=variables).y.tolist()
         [1, 0]
     """
     with OneWarning():
@@ -179,7 +173,7 @@ def check_data(
         n = x.shape[0]
         if n == 0:
             raise ValueError(f"x: expected at least one example, got shape {x.shape}")
-        check_is_wanted(y, num_classes)
+        check_is_wanted(y, variables)
         if y is not None:
             y = check_array("y", y, shape="(n,)", ndim=1)
             check_length("y", y, n)
@@ -187,11 +181,11 @@ def check_data(
             weights = check_array("weights", weights, shape="(n,)", ndim=1).astype(x.dtype)
             check_length("weights", weights, n)
         if offset is not None:
-            offset = _check_offset(offset, n, extras, offset_columns).astype(x.dtype)
+            offset = _check_offset(offset, n, variables).astype(x.dtype)
     arrays = x, y, weights, offset
 
     def check() -> None:
-        _check_values(*arrays, num_classes=num_classes, features=features, names=names)
+        _check_values(*arrays, variables=variables, names=names)
 
     def prepare() -> None:
         if meanwhile is not None and not any(isinstance(a, Array) for a in arrays):
@@ -199,7 +193,9 @@ def check_data(
             meanwhile(Data(*shapes, feature_names=names))
 
     x, y, weights, offset = load(list(arrays), check=check, meanwhile=prepare)
-    return Data(x, None if y is None else _as_labels(y), weights, offset, names)
+    if variables.y is not None:
+        y = variables.y.cast(y, x.dtype, jnp)
+    return Data(x, y, weights, offset, names)
 
 
 def _check_values(
@@ -208,8 +204,7 @@ def _check_values(
     weights: Any,
     offset: Any,
     *,
-    num_classes: int | None,
-    features: Any,
+    variables: Variables,
     names: tuple[str, ...] | None,
 ) -> None:
     """Raise a ValueError for values out of range, unless one of the arrays is a tracer.
@@ -221,16 +216,16 @@ def _check_values(
         return
     views = [host_view(a) for a in arrays]
     if all(a is None or v is not None for a, v in zip(arrays, views, strict=True)):
-        found = violations(*views, num_classes=num_classes, features=features, xp=np)
-        enough = any(found) or suffice(views[0], views[2], features=features, xp=np)
+        found = violations(*views, variables=variables, xp=np)
+        enough = any(found) or suffice(views[0], views[2], variables=variables, xp=np)
     else:
-        settings = {"num_classes": num_classes, "features": features}
-        found, enough = jax.device_get(_seen(*load(list(arrays)), **settings))
+        found, enough = jax.device_get(_seen(*load(list(arrays)), variables=variables))
     if any(found):
-        _raise(found, Data(x, y, weights, offset, names), num_classes, features)
+        _raise(found, Data(x, y, weights, offset, names), variables)
     if not enough:
         host = None if weights is None else np.asarray(weights)
-        raise ValueError(features.lacking(np.asarray(x), host, names))
+        assert variables.x.lacking is not None  # it has said that they do not suffice
+        raise ValueError(variables.x.lacking(np.asarray(x), host, names))
 
 
 def host_view(a: Any) -> np.ndarray | None:
@@ -240,24 +235,14 @@ def host_view(a: Any) -> np.ndarray | None:
     return a if isinstance(a, np.ndarray) else None
 
 
-def _as_labels(y: Array) -> Array:
-    """Labels as int32; what is no integer, seen only as a tracer, becomes -1: out of range."""
-    if jnp.issubdtype(y.dtype, jnp.floating):
-        y = jnp.where(y == jnp.floor(y), y, -1.0)
-    elif y.dtype.itemsize > 2 and y.dtype != jnp.int32:
-        most = jnp.iinfo(jnp.int32).max  # a cast would wrap 2³² to class 0
-        y = jnp.where((y >= 0) & (y <= most), y, most)
-    return y if y.dtype == jnp.int32 else y.astype(jnp.int32)
-
-
-def check_is_wanted(y: Any, num_classes: int | None) -> None:
-    """Raise a ValueError unless there are labels just where the model has them."""
-    if num_classes is None and y is not None:
+def check_is_wanted(y: Any, variables: Variables) -> None:
+    """Raise a ValueError unless there is a y just where the model has one."""
+    if variables.y is None and y is not None:
         raise ValueError(
             f"y: expected none, since the model is a density of x alone, got {type(y).__name__}"
         )
-    if num_classes is not None and y is None:
-        raise ValueError(f"y: expected labels 0..{num_classes - 1} of shape (n,), got None")
+    if variables.y is not None and y is None:
+        raise ValueError(f"y: expected {variables.y.words} of shape (n,), got None")
 
 
 def check_length(name: str, value: Any, n: int) -> None:
@@ -268,9 +253,15 @@ def check_length(name: str, value: Any, n: int) -> None:
         )
 
 
-def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | None) -> Any:
-    if "offset" not in extras:
-        raise ValueError(f"offset: expected one of the keywords of the model, {extras}, got offset")
+def check_takes_offset(variables: Variables) -> None:
+    """Raise a ValueError unless the model takes an offset."""
+    if variables.get("offset") is None:
+        raise ValueError("offset: expected none, since the model takes no offset, got one")
+
+
+def _check_offset(offset: Any, n: int, variables: Variables) -> Any:
+    check_takes_offset(variables)
+    columns = variables.offset_columns
     shape = "(n,)" if columns is None else f"(n, {columns}), an entry for each class"
     offset = check_array("offset", offset, shape=shape, ndim=1 if columns is None else 2)
     check_length("offset", offset, n)
@@ -279,34 +270,24 @@ def _check_offset(offset: Any, n: int, extras: tuple[str, ...], columns: int | N
     return offset
 
 
-def _raise(found: Violations, data: Data, num_classes: int | None, features: Any) -> None:
+def _raise(found: Violations, data: Data, variables: Variables) -> None:
     """Raise for the first violation, with the offending entry."""
     if found.x:
         x = np.asarray(data.x)
-        may_miss = features is not None and features.missing
+        may_miss = variables.x.missing
         bad = np.isinf(x) if may_miss else ~np.isfinite(x)
         if not bad.any():
-            assert features is not None  # what else should be wrong
-            raise ValueError(f"x: {features.expected(x, np)}")
+            assert variables.x.expected is not None  # what else should be wrong
+            raise ValueError(f"x: {variables.x.expected(x, np)}")
         row, column = np.argwhere(bad)[0]
         name = "" if data.feature_names is None else f" ({data.feature_names[column]})"
         raise ValueError(
             f"x: expected finite numbers{' or NaN' if may_miss else ''}, got {x[row, column]} in "
             f"row {row}, column {column}{name}; drop such rows, or fill them in"
         )
-    if found.labels:
-        assert num_classes is not None  # else there are none
-        y = np.asarray(data.y)
-        bad = y[(y < 0) | (y >= num_classes) | (y != np.floor(y))][0]
-        hint = "numpy.unique(y, return_inverse=True)[1] makes such labels"
-        if bad == num_classes:
-            hint = f"for labels 1..{num_classes} pass y - 1"
-        elif bad == -1 and num_classes == 2:
-            hint = "for labels -1 and 1 pass (y + 1) // 2"
-        raise ValueError(
-            f"y: expected integers 0..{num_classes - 1} for {num_classes} classes, got {bad}"
-            f"; {hint}"
-        )
+    if found.y:
+        assert variables.y is not None  # what else should be wrong
+        raise ValueError(f"y: {variables.y.expected(np.asarray(data.y))}")
     if found.weights:
         w = np.asarray(data.weights)
         bad = w[~(np.isfinite(w) & (w >= 0))][0]

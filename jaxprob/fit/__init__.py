@@ -2,6 +2,7 @@
 
 from jaxprob.fit.arguments import check_data_of as check_data_of
 from jaxprob.fit.arguments import check_firth as check_firth
+from jaxprob.fit.arguments import check_penalties as check_penalties
 from jaxprob.fit.arguments import check_solver as check_solver
 from jaxprob.fit.arguments import default_solver as default_solver
 from jaxprob.fit.eager import solve as solve

@@ -1,17 +1,18 @@
 """The arguments of a fit, checked before anything is computed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.contract import Model, Trait
 from jaxprob.data import Data, check_data
-from jaxprob.models.base import Model, num_classes
-from jaxprob.solvers.choice import Choice, choice
-from jaxprob.solvers.closed_form import ClosedForm, closed_form
+from jaxprob.solvers.choice import choice
+from jaxprob.solvers.closed_form import closed_form
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.em import EM, em
+from jaxprob.solvers.em import em
 from jaxprob.solvers.newton import newton
 from jaxprob.solvers.problem import Problem
 from jaxprob.solvers.proximal import proximal
@@ -30,16 +31,7 @@ def check_data_of(model: Model, x: Any, y: Any, weights: Any = None, offset: Any
     Returns:
         Data.
     """
-    return check_data(
-        x,
-        y,
-        weights,
-        offset,
-        num_classes=num_classes(model),
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-        features=model.features,
-    )
+    return check_data(x, y, weights, offset, variables=model.variables)
 
 
 def check_firth(firth: Any, l1: Any) -> None:
@@ -55,6 +47,20 @@ def check_firth(firth: Any, l1: Any) -> None:
         raise ValueError("firth: expected no l1 with it, whose optimum it would move off its zeros")
 
 
+def check_penalties(model: Model, l2: Any, l1: Any, *, firth: Any) -> None:
+    """Raise unless the penalties make sense for a model, and together.
+
+    Args:
+        model: what is to be fitted.
+        l2: None where there is none.
+        l1: None where there is none.
+        firth: what the user gave.
+    """
+    if Trait.PENALISED not in model.offers and not (l1 is None and l2 is None):
+        raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
+    check_firth(firth, l1)
+
+
 def check_solver(solver: Solver, problem: Problem) -> Solver:
     """The solver, if it is one and can do what is asked.
 
@@ -65,32 +71,18 @@ def check_solver(solver: Solver, problem: Problem) -> Solver:
     Returns:
         The solver.
     """
-    if not all(hasattr(solver, name) for name in ("prepare", "init", "step", "finish")):
+    if not all(hasattr(solver, n) for n in ("needs", "prepare", "init", "step", "finish")):
         raise TypeError(
             f"solver: expected one of jaxprob.solvers, such as newton(), got {solver!r}"
         )
-    if isinstance(solver, EM) and problem.model.em is None:
+    lacking = solver.needs & ~problem.offers
+    if lacking:
+        firth = " with Firth's penalty" if problem.firth else ""
         raise ValueError(
-            f"solver: there is nothing latent in {problem.model.name} to expect; leave solver out, "
-            "or pass jaxprob.solvers.newton()"
+            f"solver: {solver!r} needs {lacking.described()}, which {problem.model.name}{firth} "
+            f"does not offer; leave solver out, and {_default(problem)!r} is used"
         )
-    if problem.model.choose is not None and not isinstance(solver, Choice):
-        raise ValueError(
-            f"solver: {problem.model.name} has a search of its own and no gradient; leave solver "
-            f"out, got {solver!r}"
-        )
-    if isinstance(solver, Choice) and problem.model.choose is None:
-        raise ValueError(
-            f"solver: {problem.model.name} has no search of its own; leave solver out, or pass "
-            "jaxprob.solvers.newton()"
-        )
-    if isinstance(solver, ClosedForm) and (problem.model.closed_form is None or problem.firth):
-        what = "Firth's penalty" if problem.firth else problem.model.name
-        raise ValueError(
-            f"solver: there is no formula for the maximum with {what}; leave solver out, or pass "
-            "jaxprob.solvers.newton()"
-        )
-    if problem.l1 is not None and not getattr(solver, "takes_l1", False):
+    if problem.l1 is not None and not solver.takes_l1:
         raise ValueError(
             f"solver: l1 has no gradient, so it needs jaxprob.solvers.proximal(), got {solver!r}"
         )
@@ -108,15 +100,21 @@ def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver
     Returns:
         A solver.
     """
-    if model.choose is not None:
-        return choice()
-    if has_l1:
-        return proximal()
-    if firth:
-        return newton()
-    if model.closed_form is not None:
-        return closed_form()
-    return newton() if model.em is None else em()
+    usual = newton() if not has_l1 else proximal()
+    if has_l1 or firth:
+        return _BY_ROUTE[Trait.SEARCH]() if Trait.SEARCH in model.offers else usual
+    return next((_BY_ROUTE[route.trait]() for route in model.routes), usual)
+
+
+_BY_ROUTE: dict[Trait, Callable[[], Solver]] = {
+    Trait.SEARCH: choice,
+    Trait.FORMULA: closed_form,
+    Trait.EXPECTATION: em,
+}
+
+
+def _default(problem: Problem) -> Solver:
+    return default_solver(problem.model, has_l1=problem.l1 is not None, firth=problem.firth)
 
 
 def start_from(problem: Problem, init: Any) -> Array:

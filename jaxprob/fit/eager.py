@@ -9,9 +9,9 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import eager_jit
+from jaxprob.contract import Evidence, Status
 from jaxprob.fit.outcome import Outcome, outcome_of
 from jaxprob.fit.plan import in_bucket, solvers_for
-from jaxprob.models.base import Evidence, Status
 from jaxprob.solvers.driver import Result, Solver, is_unproved, run
 from jaxprob.solvers.hosted import compile_look, newton_from_host, suits
 from jaxprob.solvers.newton import judge

@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Any
 
+from jaxprob.contract import Model
 from jaxprob.data import Data, check_data
 from jaxprob.fit.eager import compile_ahead, first_that_converges
 from jaxprob.fit.outcome import report_of
 from jaxprob.fit.plan import plan
 from jaxprob.fit.result import Fit, Source
 from jaxprob.fit.traced import traced_fit
-from jaxprob.models.base import Model, num_classes
 from jaxprob.solvers.driver import Solver
 
 
@@ -65,7 +65,7 @@ def fit(
 
     Example:
         >>> from jaxprob.models import logistic
-        >>> from jaxprob.models.base import Status
+        >>> from jaxprob.contract import Status
         >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]], [0, 0, 1, 0, 1]
         >>> result = fit(logistic.model(), x, y, l2=1.0)
         >>> Status(int(result.status)).name, round(float(result.params.weights[0]), 3)
@@ -87,10 +87,7 @@ def fit(
         y,
         weights,
         offset,
-        num_classes=num_classes(model),
-        extras=model.extras,
-        offset_columns=model.offset_columns,
-        features=model.features,
+        variables=model.variables,
         meanwhile=compile_first,
     )
     given, problem, theta, solvers, traced = planned(data)

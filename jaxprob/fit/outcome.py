@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.contract import Status
 from jaxprob.fit.result import Fit, Kept, Source
-from jaxprob.models.base import Status
 from jaxprob.models.certificates import together
 from jaxprob.numerics.passes import count, total
 from jaxprob.solvers.driver import Result, Solver, slack, tolerance
@@ -30,12 +30,11 @@ def outcome_of(solver: Solver, problem: Problem, result: Result) -> Outcome:
     """What is reported of a run."""
     params, result = _rounded(solver, problem, result)
     theta = result.theta
-    by_bound = problem.model.bound is not None
     return Outcome(
         result,
         params,
         problem.reported(result.evidence.direction),
-        problem.log_likelihood(theta) if by_bound else problem.penalties(theta) - result.value,
+        problem.reported_likelihood(theta, problem.penalties(theta) - result.value),
         -result.value,
         jnp.max(jnp.abs(conditions(problem, theta, result.grad)), initial=0.0),
         count(problem.example_weights() > 0),

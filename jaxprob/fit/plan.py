@@ -10,11 +10,11 @@ from jax import Array
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding
 
+from jaxprob.contract import Model, Trait
 from jaxprob.data import Data, check_scalar
 from jaxprob.data.centring import centred
 from jaxprob.data.checks import host_view
-from jaxprob.fit.arguments import check_firth, check_solver, default_solver, start_from
-from jaxprob.models.base import Model
+from jaxprob.fit.arguments import check_penalties, check_solver, default_solver, start_from
 from jaxprob.runtime.buckets import bucket, filled
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.lbfgs import lbfgs
@@ -49,15 +49,13 @@ def plan(
     """What `fit` will do with data, or with data of which only the shapes are known."""
     l2 = None if l2 is None else check_scalar("l2", l2, dtype=data.x.dtype)
     l1 = None if l1 is None else check_scalar("l1", l1, dtype=data.x.dtype)
-    if model.penalised is None and not (l1 is None and l2 is None):
-        raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
-    check_firth(firth, l1)
+    check_penalties(model, l2, l1, firth=firth)
     rows = Rows(data.x, data.y, data.weights, data.offset)
     traced = has_tracer((rows, l2, l1, init, solver))
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
-    whole = model.log_density is not None  # each example meets all others
-    shards = None if traced or whole else _shards(rows.x)
+    apart = Trait.SUM in model.offers
+    shards = _shards(rows.x) if apart and not traced else None
     blocks = None if traced else block_bytes(rows.x, shards)
     problem = Problem(rows, l2, l1, model, positive, shards, blocks, firth)
     if problem.num_params() == 0:
@@ -86,8 +84,8 @@ def recentred(problem: Problem, solvers: Sequence[Solver]) -> Problem:
     Returns:
         The same problem where the model, or a step of a solver, would be another.
     """
-    same = all(getattr(one, "recentres", False) for one in solvers)
-    if problem.model.recentred is None or not same:
+    same = all(one.recentres for one in solvers)
+    if not (same and problem.can_recentre):
         return problem
     x, centre = centred(problem.data.x)
     return replace(problem, data=problem.data._replace(x=x), centre=centre)
@@ -103,12 +101,11 @@ def in_bucket(problem: Problem, solvers: Sequence[Solver]) -> Problem:
     Returns:
         The same problem where more rows would make a difference, or cost too much.
     """
-    data, model = problem.data, problem.model
+    data = problem.data
     n, d = data.x.shape
     size = bucket(n, d * data.x.dtype.itemsize)
-    alone = problem.shards is None and model.log_density is None
-    known = all(getattr(one, "sums", False) for one in solvers)
-    if not (alone and known) or (size == n and data.weights is not None):
+    apart = problem.shards is None and Trait.SUM in problem.offers
+    if not (apart and all(one.sums for one in solvers)) or (size == n and data.weights is not None):
         return problem
     if isinstance(data.x, jax.ShapeDtypeStruct):
         weights = jax.ShapeDtypeStruct((n,), data.x.dtype)
@@ -128,8 +125,8 @@ def solvers_for(problem: Problem, *, traced: bool) -> list[Solver]:
     default = default_solver(problem.model, has_l1=problem.l1 is not None, firth=problem.firth)
     n, d = problem.data.x.shape
     is_small = n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK
-    whole = problem.model.log_density is not None  # some rows are another problem
-    if traced or is_small or whole or problem.firth or default != newton():
+    some_do = Trait.SUM in problem.offers and not problem.firth
+    if traced or is_small or not some_do or default != newton():
         return [default]
     return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), default]
 

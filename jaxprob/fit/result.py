@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jax.scipy.special import xlogy
 
-from jaxprob.models.base import Model, Status
+from jaxprob.contract import Model, Status, Trait
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.report import Report, report
@@ -135,7 +134,7 @@ class Fit:
         And the matrix (p, p) that makes the parameters of these; None where nothing was subtracted.
         There the digits are that `information` has lost where features are far from zero.
         """
-        if self.model.choose is not None:
+        if Trait.SMOOTH not in self.model.offers:
             raise ValueError(f"information: {self.model.name} is chosen, and has no derivative")
         if self.kept is not None:
             return self.kept.information, self.kept.back  # pyright: ignore[reportReturnType]
@@ -216,12 +215,12 @@ def _information(problem: Problem, params: Any) -> tuple[Array, Array | None]:
 def _null(problem: Problem) -> Array:
     """The log-likelihood () of the same model without its features, of concrete arrays."""
     model = problem.model
-    if model.joint or model.labels is None or model.choose is not None:
+    if not (model.variables.is_conditional and Trait.SMOOTH in model.offers):
         return null_of(problem)
     bare = replace(
         problem,
         data=problem.data._replace(x=problem.data.x[:, :0]),
-        model=model._replace(certificates=None),
+        model=replace(model, certificates=None),
         centre=None,
     )
     zeros = np.zeros(bare.num_params(), problem.data.x.dtype)
@@ -233,17 +232,16 @@ def _null(problem: Problem) -> Array:
 def null_of(problem: Problem) -> Array:
     """The log-likelihood () of the same model without its features."""
     model, rows = problem.model, problem.data
-    if model.joint or model.labels is None:
+    if not model.variables.is_conditional:
         return jnp.full((), jnp.nan, rows.x.dtype)
-    if model.choose is not None:  # what its examples say of the labels alone
-        c = problem.example_weights()
-        counts = jnp.zeros(model.labels.num_classes, c.dtype).at[rows.y].add(c)
-        return jnp.sum(xlogy(counts, counts / jnp.sum(counts)))
-    bare, rows = model._replace(certificates=None), rows._replace(x=rows.x[:, :0])
+    if Trait.SMOOTH not in model.offers:  # what its examples say of y alone
+        assert model.variables.y is not None
+        return model.variables.y.alone(rows.y, problem.example_weights())
+    bare, rows = replace(model, certificates=None), rows._replace(x=rows.x[:, :0])
     # Held fixed, the optimum leaves the derivative right: that of the likelihood vanishes there.
     fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)
     theta = jnp.zeros(fixed.num_params(), rows.x.dtype)
     if len(theta):
         theta = jax.lax.stop_gradient(run(newton(), fixed, theta).theta)
     params = fixed.unravel(theta)
-    return model.log_likelihood(params, *rows.examples, rows.weights, **rows.extras)
+    return model.objective.value(params, *rows.examples, rows.weights, **rows.extras)

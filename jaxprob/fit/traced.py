@@ -9,17 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
+from jaxprob.contract import Status, Trait
 from jaxprob.data import suffice, violations
 from jaxprob.fit.eager import exact_evidence
 from jaxprob.fit.outcome import conditions, outcome_of, report_of
 from jaxprob.fit.plan import recentred
 from jaxprob.fit.result import Fit, Kept, null_of
-from jaxprob.models.base import Status, num_classes
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.products import all_digits
 from jaxprob.runtime.programs import SHELF, Program
-from jaxprob.solvers.choice import Choice
 from jaxprob.solvers.driver import Result, Solver, is_unproved, run
 from jaxprob.solvers.problem import Problem
 
@@ -95,7 +94,7 @@ def _program(
         matrix = jax.vmap(linear, out_axes=1)(jnp.eye(len(v), dtype=v.dtype))
         return linalg.solve(matrix, v)
 
-    if isinstance(solver, Choice):
+    if Trait.SMOOTH not in problem.offers:
         theta, found = _chosen(solver, problem, start, trace=trace)
     else:
         theta, found = jax.lax.custom_root(unmet, start, optimum, tangent_solve, has_aux=True)
@@ -103,9 +102,8 @@ def _program(
     steps = found.num_steps.astype(jnp.int32)
     result: Result = found._replace(theta=theta, evidence=evidence, num_steps=steps)
     data, model = problem.data, problem.model
-    settings = {"num_classes": num_classes(model), "features": model.features}
-    bad = violations(*data, **settings)
-    enough = suffice(data.x, data.weights, features=model.features)
+    bad = violations(*data, variables=model.variables)
+    enough = suffice(data.x, data.weights, variables=model.variables)
     status = jnp.where(enough, result.evidence.status, jnp.int32(Status.SINGULAR))
     status = jnp.where(bad.no_weight, jnp.int32(Status.NO_DATA), status)
     penalties = [p for p in (problem.l2, problem.l1) if p is not None]
@@ -114,14 +112,14 @@ def _program(
     status = jnp.where(invalid, jnp.int32(Status.INVALID_INPUT), status)
     value = problem.objective(theta)
     outcome = outcome_of(solver, problem, result)._replace(
-        log_likelihood=value if model.bound is None else problem.log_likelihood(theta),
+        log_likelihood=problem.reported_likelihood(theta, value),
         objective=value - problem.penalties(theta),
     )
     evidence = outcome.result.evidence
     status = jnp.where(status == result.evidence.status, evidence.status, status)
     evidence = evidence._replace(status=status)
     outcome = outcome._replace(result=outcome.result._replace(evidence=evidence))
-    information = None if model.choose is not None else problem.information(theta)
+    information = problem.information(theta) if Trait.CURVED in problem.offers else None
     kept = Kept(information, problem.back(), null_of(problem))
     return report_of(problem, outcome, names, None, kept)
 

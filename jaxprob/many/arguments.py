@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.contract import Classes, Features, Model, Variables
 from jaxprob.data import check_array, check_data, check_scalar
 from jaxprob.data.arrays import OneWarning
-from jaxprob.fit import check_firth
+from jaxprob.data.checks import check_takes_offset
+from jaxprob.fit import check_penalties
 from jaxprob.many.keeping import kept
 from jaxprob.many.lanes import Lanes
-from jaxprob.models.base import Model, num_classes
 from jaxprob.solvers.problem import Problem, Rows
 
 
@@ -54,7 +55,8 @@ def _lanes(
     unknown = set(in_axes) - set(given) - {"init"}
     if unknown:
         raise ValueError(f"in_axes: expected names among {sorted(given)}, got {sorted(unknown)}")
-    columns = model.offset_columns
+    variables = model.variables
+    columns = variables.offset_columns
     axes = {"x": 2, "y": 1, "weights": 1, "offset": 1 if columns is None else 2, "l2": 0, "l1": 0}
     own: dict[str, Any] = {}
     for name, ndim in axes.items():
@@ -64,8 +66,7 @@ def _lanes(
             if ndim == 0:
                 own[name] = _numbers(name, given[name], shape)
                 continue
-            value = _as_labels(given[name]) if name == "y" else given[name]
-            array = check_array(name, value, shape=shape, ndim=ndim + 1)
+            array = check_array(name, given[name], shape=shape, ndim=ndim + 1)
             own[name] = _in_front(array, axis)
     shared = {name: value for name, value in given.items() if name not in own}
     sizes = {name: len(a) for name, a in own.items()}
@@ -79,17 +80,15 @@ def _lanes(
         _check_own_offset(model, own["offset"])
     data = check_data(
         np.zeros((n, d), x.dtype) if "x" in own else shared["x"],
-        np.zeros(n, np.int32) if "y" in own and model.labels is not None else given["y"],
+        np.zeros(n, np.int32) if "y" in own and variables.y is not None else given["y"],
         shared.get("weights"),
         shared.get("offset"),
-        num_classes=num_classes(model),
-        extras=model.extras,
-        offset_columns=columns,
-        features=None if "x" in own else model.features,
+        variables=_of_shared(variables, own),
     )
     dtype = data.x.dtype
-    if model.penalised is None and not (given["l2"] is None and given["l1"] is None):
-        raise ValueError(f"l1, l2: {model.name} has no parameters that a penalty makes sense for")
+    if "y" in own and variables.y is not None:
+        own["y"] = variables.y.cast(own["y"], dtype, np)
+    check_penalties(model, given["l2"], given["l1"], firth=firth)
     penalties = {}
     for name in ("l2", "l1"):
         if name in own:
@@ -104,7 +103,6 @@ def _lanes(
     )
     values = [own.get(name, penalties.get(name)) for name in ("l2", "l1")]
     penalised = any(v is not None and bool(np.all(np.asarray(v) > 0)) for v in values)
-    check_firth(firth, given["l1"])
     base = Problem(
         rows, penalties.get("l2"), penalties.get("l1"), model, penalised, None, firth=firth
     )
@@ -197,38 +195,23 @@ def _check_penalties(name: str, host: np.ndarray, dtype: Any) -> np.ndarray:
     return cast
 
 
+def _of_shared(variables: Variables, own: Mapping[str, Any]) -> Variables:
+    """What is checked of the arguments that lanes share: nothing of those that they have alone."""
+    free = {"x": Features(), "y": Classes(1)}
+
+    def some(each: tuple) -> tuple:
+        return tuple((n, free[n] if n in own and n in free else of) for n, of in each)
+
+    return Variables(some(variables.of), some(variables.given))
+
+
 def _check_own_offset(model: Model, offset: Any) -> None:
-    if "offset" not in model.extras:
-        raise ValueError(
-            f"offset: expected one of the keywords of the model, {model.extras}, got offset"
-        )
-    columns = model.offset_columns
+    check_takes_offset(model.variables)
+    columns = model.variables.offset_columns
     if columns is not None and offset.shape[2] != columns:
         raise ValueError(
             f"offset: expected {columns} columns, an entry for each class, got {offset.shape}"
         )
-
-
-def _as_labels(y: Any) -> Any:
-    """Labels as int32, what is none of them as -1, which is out of range."""
-    try:
-        y = np.asarray(y)
-    except ValueError:
-        return y  # ragged: the check of arrays says so
-    if y.dtype.kind not in "biuf":
-        return y
-    if y.dtype.kind in "bu" or y.dtype == np.int32:
-        return y.astype(np.int32) if y.dtype.itemsize < 4 or y.dtype.kind == "i" else _clipped(y)
-    if y.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            return _clipped(np.where(y == np.floor(y), y, -1))
-    return _clipped(y)
-
-
-def _clipped(y: np.ndarray) -> np.ndarray:
-    most = np.iinfo(np.int32).max
-    valid = (y >= 0) & (y <= most)
-    return np.where(valid, np.where(valid, y, 0).astype(np.int32), np.int32(-1))
 
 
 def _check_init(problem: Problem, init: Any, in_axes: Mapping[str, int | None]) -> np.ndarray:

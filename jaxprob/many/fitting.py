@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from jax.core import Tracer, eval_context
 
+from jaxprob.contract import Model
 from jaxprob.fit import Fit, default_solver
 from jaxprob.many.arguments import make_lanes
 from jaxprob.many.running import run
-from jaxprob.models.base import Model
 from jaxprob.solvers.driver import Solver
 
 

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprob.contract import Model, Status
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.many.fitting import fit_many
 from jaxprob.many.folds import check_groups
-from jaxprob.models.base import Model, Status
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Rows
 

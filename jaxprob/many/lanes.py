@@ -17,10 +17,10 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxprob.compilation import EagerJit, eager_jit
+from jaxprob.contract import Bind, Status
 from jaxprob.data import suffice, violations
 from jaxprob.data.loading import to_device
 from jaxprob.fit import outcome_of, recentred
-from jaxprob.models.base import Bind, Status, num_classes
 from jaxprob.numerics.centring import centre_of
 from jaxprob.numerics.passes import total
 from jaxprob.solvers.driver import (
@@ -71,7 +71,9 @@ class Lanes(NamedTuple):
         """Entries of one of the arrays, in the dtype that the problems have."""
         taken = self.own[name][index]
         if name == "y":
-            return taken.astype(np.int32, copy=False)
+            support = self.base.model.variables.y
+            assert support is not None  # else there would be none
+            return taken.astype(support.dtype(self.dtype), copy=False)
         is_number = name in _DATA or self.draw is None or taken.dtype.kind == "f"
         return taken.astype(self.dtype, copy=False) if is_number else taken
 
@@ -89,7 +91,7 @@ class Lanes(NamedTuple):
 
     def recentred(self, solver: Solver) -> "Lanes":
         """The lanes in features less their centre, where these are far from zero."""
-        if self.base.model.recentred is None or not getattr(solver, "recentres", False):
+        if not (self.base.can_recentre and solver.recentres):
             return self
         if "x" in self.own:
             assert self.draw is None  # what is drawn shares x
@@ -232,10 +234,9 @@ def _first(
         data, evidence = problem.data, state.evidence
         rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
         model = problem.model
-        settings = {"num_classes": num_classes(model), "features": model.features}
-        bad = violations(*rows, **settings)
+        bad = violations(*rows, variables=model.variables)
         no_weight = total(problem.example_weights()) == 0
-        enough = suffice(data.x, data.weights, features=model.features)
+        enough = suffice(data.x, data.weights, variables=model.variables)
         status = jnp.where(enough, evidence.status, jnp.int32(Status.SINGULAR))
         status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), status)
         status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)

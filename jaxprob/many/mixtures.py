@@ -30,12 +30,12 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import eager_jit
+from jaxprob.contract import Status
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.many.fitting import fit_many
 from jaxprob.many.keys import check_key
 from jaxprob.many.restarts import as_good
 from jaxprob.models import gaussian_mixture
-from jaxprob.models.base import Status
 from jaxprob.solvers.driver import Solver
 
 CRITERIA = ("bic", "icl", "aic")
@@ -320,7 +320,7 @@ def _entropy_of(fits: Fit, m: int, num_starts: int, data: Any) -> float:
     if lane is None:
         return math.nan
     params = jax.tree.map(lambda a: a[lane], fits.params)
-    return float(_entropy(params, data.x, data.weights, log_r=fits.model.predict_log_proba))
+    return float(_entropy(params, data.x, data.weights, log_r=fits.model.predict.components))
 
 
 @partial(eager_jit, static_argnames=["log_r"])
@@ -333,7 +333,7 @@ def _entropy(params: Any, x: Array, weights: Array | None, *, log_r: Any) -> Arr
 def _trimmed(fit: Fit, k: int) -> Fit:
     """A fit whose first k components are all that there is."""
     own = fit.model.init.settings
-    prior = {} if fit.model.log_prior is None else dict(fit.model.log_prior.settings)
+    prior = {} if fit.model.prior is None else dict(fit.model.prior.log_prob.settings)
     model = gaussian_mixture.model(
         k, own["covariance"], missing=own["missing"], start=own["start"], **prior
     )

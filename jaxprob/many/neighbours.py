@@ -20,11 +20,11 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from jaxprob.compilation import eager_jit
+from jaxprob.contract import Bind, Status
 from jaxprob.fit import Fit, default_solver, recentred, solve
 from jaxprob.many.lanes import Lanes, mesh_of, with_parts
 from jaxprob.many.running import Interrupted, LanesSource, run
 from jaxprob.many.schedule import Run
-from jaxprob.models.base import Bind, Status
 from jaxprob.numerics.products import einsum
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Known, Problem

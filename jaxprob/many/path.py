@@ -19,11 +19,11 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.compilation import eager_jit
+from jaxprob.contract import Model, Status, Trait
 from jaxprob.data.arrays import OneWarning
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.arguments import make_lanes
 from jaxprob.many.neighbours import Grid, fit_grid
-from jaxprob.models.base import Model, Status
 from jaxprob.report import flat_params, parameter_names
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.driver import run as minimise
@@ -65,7 +65,7 @@ class Path:
 
     def _penalised(self) -> np.ndarray:
         params = jax.tree.map(lambda a: a[0], self.fits.params)
-        return np.asarray(ravel_pytree(self.fits.model.penalised(params))[0])  # pyright: ignore[reportOptionalCall]
+        return np.asarray(ravel_pytree(self.fits.model.geometry.penalised(params))[0])  # pyright: ignore[reportOptionalCall]
 
     def __str__(self) -> str:
         nonzero, lik = self.num_nonzero(), np.asarray(self.fits.log_likelihood)
@@ -187,7 +187,7 @@ def penalties(
     smallest = _SMALLEST * (1 if l1_ratio > 0 else _RIDGE) if smallest is None else smallest
     if not 0 < smallest < 1:
         raise ValueError(f"smallest: expected a number between 0 and 1, got {smallest}")
-    if model.penalised is None:
+    if Trait.PENALISED not in model.offers:
         raise ValueError(f"model: {model.name} has no parameters that a penalty makes sense for")
     data = check_data_of(model, x, y, weights, offset)
     problem = Problem(Rows(*data[:4]), None, None, model, False, None)
@@ -203,7 +203,7 @@ def _steepest(problem: Problem) -> Array:
     """() the largest derivative in a penalised parameter where all of these are zero."""
     x = problem.data.x
     bare = replace(problem, data=problem.data._replace(x=x[:, :0]))
-    bare = replace(bare, model=bare.model._replace(certificates=None))
+    bare = replace(bare, model=replace(bare.model, certificates=None))
     theta = problem.start()
     if bare.num_params():
         free = minimise(newton(), bare, bare.start()).theta
@@ -215,5 +215,4 @@ def _steepest(problem: Problem) -> Array:
 def _mask(problem: Problem) -> np.ndarray:
     """(p,) bool, also while a program is traced."""
     with jax.ensure_compile_time_eval():
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), problem.template())
-        return np.asarray(ravel_pytree(problem.model.penalised(zeros))[0])  # pyright: ignore[reportOptionalCall]
+        return np.asarray(problem.mask())

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxprob.contract import Status
 from jaxprob.fit import Fit
 from jaxprob.many.path import Path
 from jaxprob.many.resampling import Bootstrap
 from jaxprob.many.validation import CrossValidation
-from jaxprob.models.base import Status
 from jaxprob.plots import new_axes
 from jaxprob.report import flat_params, parameter_names
 

@@ -27,11 +27,11 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from jaxprob.contract import Bind, Model, Status
 from jaxprob.fit import Fit, default_solver, fit
 from jaxprob.many.keys import check_key
 from jaxprob.many.lanes import Lanes
 from jaxprob.many.running import run
-from jaxprob.models.base import Bind, Model, Status
 from jaxprob.report import flat_params, parameter_names
 from jaxprob.sensitivity import influence
 from jaxprob.solvers.driver import Solver

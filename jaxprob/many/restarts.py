@@ -16,10 +16,10 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from jaxprob.contract import Model, Status
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.fitting import fit_many
 from jaxprob.many.keys import check_key
-from jaxprob.models.base import Model, Status
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Rows
 

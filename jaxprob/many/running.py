@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.contract import Status
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.keeping import Seal, seals
 from jaxprob.many.lanes import Found, Lanes, with_parts
 from jaxprob.many.schedule import Run, default_budget, in_blocks, in_phases, layout, smaller
-from jaxprob.models.base import Status
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.problem import Problem
 

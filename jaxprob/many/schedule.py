@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxprob.contract import Status
 from jaxprob.many import lanes as programs
 from jaxprob.many.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
-from jaxprob.models.base import Status, num_classes
 from jaxprob.solvers.driver import Solver
 
 _ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
@@ -96,7 +96,7 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
     x = own.get("x", data.x)
     n, d = x.shape[-2:]
     model = lanes.base.model
-    columns = model.columns or max(1, num_params // max(1, d))
+    columns = model.geometry.columns or max(1, num_params // max(1, d))
     item = np.dtype(lanes.dtype).itemsize
     rows = n * (columns * _COPIES + (d if "x" in own else 1))
     bytes_each = item * (rows + 4 * num_params**2)
@@ -106,7 +106,7 @@ def layout(lanes: Lanes, num_params: int, budget: int) -> Shape:
         side = _GPU_LANES
     elif "x" in own:
         side = _OWN_BYTES // (item * n * (d + 2))
-    elif model.information is None:
+    elif model.objective.information is None:
         side = _EXPECTED // (n * columns)
     else:
         side = max(_SHARED_LANES, _ELEMENTS // (n * columns))
@@ -307,7 +307,7 @@ def _spread(shape: Shape) -> Any:
 def _work(lanes: Lanes) -> float:
     """Roughly the operations of a pass over the data of all lanes."""
     x = lanes.own.get("x", lanes.base.data.x)
-    return lanes.size * float(np.prod(x.shape[-2:])) * (num_classes(lanes.base.model) or 1)
+    return lanes.size * float(np.prod(x.shape[-2:])) * (lanes.base.model.variables.num_classes or 1)
 
 
 def _blank(a: np.ndarray, size: int) -> np.ndarray:

@@ -25,12 +25,12 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import eager_jit
+from jaxprob.contract import Model, Status, Trait
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.arguments import make_lanes
 from jaxprob.many.folds import folds as assign
 from jaxprob.many.keys import check_key
 from jaxprob.many.neighbours import Grid, fit_grid
-from jaxprob.models.base import Model, Status
 from jaxprob.numerics.passes import total
 from jaxprob.numerics.products import matmul
 from jaxprob.solvers.driver import Solver
@@ -357,7 +357,7 @@ def _score(
     c = c if rows.weights is None else c * rows.weights
     keywords = {} if rows.offset is None else {"offset": rows.offset}
     all_of_it, others = total(c), ()
-    if model.log_density is not None:
+    if Trait.SUM not in model.offers:
         weights = jnp.ones(len(data.x), c.dtype) if data.weights is None else data.weights
         others = *data.examples, weights.at[index].set(0.0)
 
@@ -366,15 +366,13 @@ def _score(
 
     def of_density(params: Any) -> Scores:
         none, empty = jnp.full((), jnp.nan, c.dtype), jnp.zeros(num_bins, c.dtype)
-        if model.log_density is None:
-            each = jax.vmap(lambda *example: model.log_prob(params, *example))(*rows.examples)
-        else:
-            each = model.log_density(params, *rows.examples, *others)
+        each = model.log_probs(params, *rows.examples, made_of=others, **keywords)
         return Scores(mean(each), none, none, Calibration(empty, empty / 0, empty / 0))
 
     def of_classes(params: Any) -> Scores:
         assert rows.y is not None
-        log_p = model.predict_log_proba(params, rows.x, *others, **keywords)  # pyright: ignore[reportOptionalCall]
+        assert model.predict.classes is not None
+        log_p = model.predict.classes(params, rows.x, *others, **keywords)
         log_prob, squares, likely, predicted, true = _judged(log_p, rows.y)
         bin_of = jnp.clip(jnp.floor(predicted * num_bins).astype(jnp.int32), 0, num_bins - 1)
         in_bin = jnp.where(bin_of[None, :] == jnp.arange(num_bins)[:, None], c, 0.0)
@@ -388,7 +386,7 @@ def _score(
             Calibration(weight, predicted / some, true / some),
         )
 
-    of_one = of_density if model.labels is None else of_classes
+    of_one = of_density if model.predict.classes is None else of_classes
     return jax.lax.map(of_one, params, batch_size=_MODELS)
 
 

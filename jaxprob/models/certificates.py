@@ -47,7 +47,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.models.base import Bind, Certificates, Point
+from jaxprob.contract import Bind, Certificates, Point
 from jaxprob.models.linear import pull_back, spread
 from jaxprob.models.separation import separation
 from jaxprob.numerics import categorical_log_prob, softmax
@@ -245,7 +245,7 @@ def _hidden(
 
 def _farthest(problem: Any, step: Array) -> Array:
     """The furthest that a step moves a logit of an example of positive weight against another."""
-    classes = problem.model.labels.num_classes
+    classes = problem.model.variables.num_classes
     moved = spread(problem.unravel(step), problem.data.x, classes)
     return jnp.max(jnp.where(problem.example_weights() > 0, moved, 0.0), initial=0.0)
 
@@ -282,7 +282,7 @@ def absent(problem: Any) -> Array:
     """Whether a class that has an unpenalised bias has no example of positive weight."""
     if problem.template().bias is None:
         return jnp.zeros((), bool)
-    classes = jnp.arange(problem.model.labels.num_classes)
+    classes = jnp.arange(problem.model.variables.num_classes)
     hit = (problem.data.y[:, None] == classes[None, :]).astype(problem.data.x.dtype)
     return jnp.any(matmul(problem.example_weights(), hit) == 0)  # what each class weighs
 

@@ -53,7 +53,18 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.compilation import compiled
-from jaxprob.models.base import Bind, Choice, Features, Labels, Model, Status
+from jaxprob.contract import (
+    Bind,
+    Classes,
+    Features,
+    Found,
+    Likelihood,
+    Model,
+    Predictions,
+    Search,
+    Status,
+    Variables,
+)
 from jaxprob.models.trees import MOST_BINS, Columns, grown, nodes_of, restricted, sorted_columns
 from jaxprob.models.trees import best_subtree as best_subtree
 from jaxprob.numerics import total
@@ -240,7 +251,7 @@ def grow(
     max_bins: int | None = None,
     max_features: int | None = None,
     key: Array | None = None,
-) -> Choice:
+) -> Found:
     """Grow a tree: the best question for each node (equation 3.25).
 
     With `vmap` over weights a column is sorted once, and each weighting grows its tree.
@@ -259,7 +270,7 @@ def grow(
         key: a typed PRNG key with which they are drawn; a fixed one where None.
 
     Returns:
-        Choice of Params, with status INVALID_INPUT where the weights sum to one or less and a
+        Found of Params, with status INVALID_INPUT where the weights sum to one or less and a
         setting counts examples, CLASS_ABSENT where a class has no weight and nothing is smoothed,
         CONVERGED otherwise.
 
@@ -285,7 +296,7 @@ def grow(
     params = _grow(x, y, weights, key, max_bins=max_bins, **rules)
     unknown = jnp.asarray(jnp.inf, params.counts.dtype)
     is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
-    return Choice(params, status_of(params.counts[0], smoothing, is_light), unknown)
+    return Found(params, status_of(params.counts[0], smoothing, is_light), unknown)
 
 
 @compiled()
@@ -522,7 +533,7 @@ def model(
         ValueError: for settings out of their ranges.
 
     Example:
-        >>> model(3).labels.num_classes, model(3) == model(3, depth=6)
+        >>> model(3).variables.num_classes, model(3) == model(3, depth=6)
         (3, True)
     """
     check_settings(num_classes, depth, min_leaf_weight, min_gain, smoothing, max_bins)
@@ -531,15 +542,13 @@ def model(
     prior = {"smoothing": float(smoothing)}
     return Model(
         name="Decision tree",
-        labels=Labels(num_classes),
+        variables=Variables.conditional(Classes(num_classes), x=MAY_MISS),
         init=Bind(init, **shape),
         log_prob=Bind(log_prob, **prior),
-        log_likelihood=Bind(log_likelihood, **prior),
-        sample=Bind(sample, **prior),
-        predict_log_proba=Bind(predict_log_proba, **prior),
-        features=MAY_MISS,
-        choose=Bind(grow, max_bins=max_bins, **shape, **rules, **prior),
-        reasons=REASONS,
+        objective=Likelihood(Bind(log_likelihood, **prior), smooth=False),
+        predict=Predictions(classes=Bind(predict_log_proba, **prior), sample=Bind(sample, **prior)),
+        routes=(Search(Bind(grow, max_bins=max_bins, **shape, **rules, **prior)),),
+        words=REASONS,
     )
 
 

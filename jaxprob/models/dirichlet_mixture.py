@@ -56,15 +56,25 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.compilation import compiled
+from jaxprob.contract import (
+    Bind,
+    Bound,
+    Expectation,
+    Geometry,
+    Model,
+    Predictions,
+    Prior,
+    Status,
+    Variables,
+)
 from jaxprob.data.arrays import check_columns
 from jaxprob.models import gaussian_mixture
-from jaxprob.models.base import Bind, ExpectationMaximisation, Model, Status
 from jaxprob.models.dirichlet import normal_wishart, priors, sticks
 from jaxprob.models.dirichlet.gibbs import Samples as Samples
 from jaxprob.models.dirichlet.gibbs import gibbs as gibbs
 from jaxprob.models.dirichlet.gibbs import gibbs_log_density as gibbs_log_density
 from jaxprob.models.dirichlet.normal_wishart import Components
-from jaxprob.models.dirichlet.priors import Moments, Prior
+from jaxprob.models.dirichlet.priors import BaseMeasure, Moments
 from jaxprob.models.dirichlet.priors import weakly_informative as weakly_informative
 from jaxprob.models.dirichlet.settings import check_alpha
 from jaxprob.models.gaussian_mixture import STARTS, Statistics
@@ -72,7 +82,7 @@ from jaxprob.numerics import logsumexp, softmax
 from jaxprob.numerics.components import outer_moments, over_blocks, shares, weighted_total
 from jaxprob.numerics.passes import at_a_time
 
-_DEFAULT = Prior()
+_DEFAULT = BaseMeasure()
 _BLOCK_ELEMENTS = 25_000  # examples × components that are looked at at a time
 
 
@@ -120,7 +130,7 @@ def init(
     weights: Array | None = None,
     *,
     num_components: int,
-    prior: Prior = _DEFAULT,
+    prior: BaseMeasure = _DEFAULT,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
     start: str = "k-means++",
@@ -243,7 +253,7 @@ def log_prior(
     params: Params,
     moments: Moments | None = None,
     *,
-    prior: Prior = _DEFAULT,
+    prior: BaseMeasure = _DEFAULT,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
 ) -> Array:
@@ -352,7 +362,7 @@ def grad_of_statistics(params: Params, known: Statistics) -> Params:
 
     Example:
         >>> x = jnp.array([[0.0], [2.0]])
-        >>> params = init(None, x, num_components=1, prior=Prior(0.0, scale=1.0))
+        >>> params = init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
         >>> slope = grad_of_statistics(params, statistics(params, x)[1])
         >>> round(float(slope.components.means[0, 0]), 4)
         0.5455
@@ -369,7 +379,7 @@ def maximise(
     known: Statistics,
     moments: Moments | None = None,
     *,
-    prior: Prior = _DEFAULT,
+    prior: BaseMeasure = _DEFAULT,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[Params, Array]:
@@ -415,7 +425,7 @@ def about(params: Params, known: Statistics, new: Params) -> Statistics:
 
     Example:
         >>> x = jnp.array([[0.0], [3.0]])
-        >>> params = init(None, x, num_components=1, prior=Prior(0.0, scale=1.0))
+        >>> params = init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
         >>> about(params, statistics(params, x)[1], params).first.tolist()
         [[1.0]]
     """
@@ -641,22 +651,15 @@ def model(
     settings = {"prior": prior, "alpha": alpha, "alpha_prior": alpha_prior}
     return Model(
         name="Dirichlet-process mixture",
-        labels=None,
+        variables=Variables.density(x=priors.features_of(prior)),
         init=Bind(init, num_components=num_components, start=start, **settings),
         log_prob=log_prob,
-        log_likelihood=log_likelihood,
-        sample=sample,
-        predict_log_proba=predict_log_proba,
-        log_prior=Bind(log_prior, **settings),
-        bound=bound,
-        em=ExpectationMaximisation(
-            statistics, grad_of_statistics, Bind(maximise, **settings), about
-        ),
-        parameter_names=parameter_names,
-        columns=num_components,
-        features=priors.features_of(prior),
-        reasons=_REASONS,
-        hyperparameters=priors.moments if prior.follows else None,
+        objective=Bound(bound, reported=log_likelihood),
+        predict=Predictions(components=predict_log_proba, sample=sample),
+        prior=Prior(Bind(log_prior, **settings), priors.moments if prior.follows else None),
+        routes=(Expectation(statistics, grad_of_statistics, Bind(maximise, **settings), about),),
+        geometry=Geometry(names=parameter_names, columns=num_components),
+        words=_REASONS,
     )
 
 

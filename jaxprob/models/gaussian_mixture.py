@@ -53,9 +53,20 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import compiled
+from jaxprob.contract import (
+    Bind,
+    Expectation,
+    Features,
+    Geometry,
+    Likelihood,
+    Model,
+    Predictions,
+    Prior,
+    Status,
+    Variables,
+)
 from jaxprob.data.arrays import check_columns
 from jaxprob.data.columns import column_name, observed, varying
-from jaxprob.models.base import Bind, ExpectationMaximisation, Features, Model, Status
 from jaxprob.numerics import log_softmax, logsumexp, softmax
 from jaxprob.numerics.components import (
     conditional_moments,
@@ -741,24 +752,25 @@ def model(
     follows = prior_count > 0 and prior_scale is None
     return Model(
         name="Gaussian mixture",
-        labels=None,
+        variables=Variables.density(
+            x=_features(covariance, bool(missing), prior_count > 0, follows)
+        ),
         init=Bind(init, num_components=num_components, covariance=covariance, start=start, **own),
         log_prob=Bind(log_prob, **own),
-        log_likelihood=Bind(log_likelihood, **own),
-        grad_log_likelihood=Bind(grad_log_likelihood, **own),
-        log_likelihood_and_grad=Bind(log_likelihood_and_grad, **own),
-        sample=sample,
-        predict_log_proba=Bind(predict_log_proba, **own),
-        canonical=canonical,
-        features=_features(covariance, bool(missing), prior_count > 0, follows),
-        log_prior=Bind(log_prior, **prior) if prior_count else None,
-        em=ExpectationMaximisation(
-            Bind(statistics, **own), of_statistics, Bind(maximise, **prior), about
+        objective=Likelihood(
+            Bind(log_likelihood, **own),
+            grad=Bind(grad_log_likelihood, **own),
+            value_and_grad=Bind(log_likelihood_and_grad, **own),
         ),
-        parameter_names=parameter_names,
-        columns=num_components,
-        reasons=_REASONS,
-        hyperparameters=Bind(column_variances, **own) if follows else None,
+        predict=Predictions(components=Bind(predict_log_proba, **own), sample=sample),
+        prior=Prior(Bind(log_prior, **prior), Bind(column_variances, **own) if follows else None)
+        if prior_count
+        else None,
+        routes=(
+            Expectation(Bind(statistics, **own), of_statistics, Bind(maximise, **prior), about),
+        ),
+        geometry=Geometry(canonical=canonical, names=parameter_names, columns=num_components),
+        words=_REASONS,
     )
 
 

@@ -59,9 +59,18 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from jaxprob.contract import (
+    Bind,
+    Features,
+    Geometry,
+    LeaveOneOut,
+    Model,
+    Predictions,
+    Status,
+    Variables,
+)
 from jaxprob.data.arrays import check_columns
 from jaxprob.models import kernels
-from jaxprob.models.base import Bind, Features, Model, Status
 from jaxprob.models.kernels import Bandwidth as Params
 from jaxprob.models.kernels import Grid as Grid
 from jaxprob.models.kernels import interpolate as interpolate
@@ -618,22 +627,24 @@ def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any 
     by_hand = kernel == "gaussian" and bounds is None
     return Model(
         name="Kernel density",
-        labels=None,
+        variables=Variables.density(
+            x=None
+            if bounds is None
+            else Features(Bind(valid, bounds=bounds), Bind(expected, bounds=bounds))
+        ),
         init=Bind(init, bandwidth=bandwidth, **own),
         log_prob=Bind(log_prob, **own),
-        log_likelihood=Bind(log_likelihood, **own),
-        grad_log_likelihood=grad_log_likelihood if by_hand else None,
-        log_likelihood_and_grad=log_likelihood_and_grad if by_hand else None,
-        information=information if by_hand else None,
-        sample=Bind(sample, **own),
-        log_density=Bind(log_density, **own),
-        features=None
-        if bounds is None
-        else Features(Bind(valid, bounds=bounds), Bind(expected, bounds=bounds)),
-        parameter_names=parameter_names,
-        columns=1,
-        unbounded=Bind(coincide, by_column=bandwidth != "scalar"),
-        reasons=_REASONS,
+        objective=LeaveOneOut(
+            Bind(log_likelihood, **own),
+            density=Bind(log_density, **own),
+            grad=grad_log_likelihood if by_hand else None,
+            value_and_grad=log_likelihood_and_grad if by_hand else None,
+            information=information if by_hand else None,
+            unbounded=Bind(coincide, by_column=bandwidth != "scalar"),
+        ),
+        predict=Predictions(sample=Bind(sample, **own)),
+        geometry=Geometry(names=parameter_names, columns=1),
+        words=_REASONS,
     )
 
 

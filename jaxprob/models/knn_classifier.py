@@ -31,7 +31,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.compilation import compiled
-from jaxprob.models.base import Bind, Choice, Labels, Model, Status
+from jaxprob.contract import (
+    Bind,
+    Classes,
+    Found,
+    Geometry,
+    LeaveOneOut,
+    Model,
+    Predictions,
+    Search,
+    Status,
+    Variables,
+)
 from jaxprob.models.kernels.arguments import (
     check_enough,
     check_labels,
@@ -267,7 +278,7 @@ def choose(
     num_classes: int,
     smoothing: float = 0.5,
     max_neighbours: int = 50,
-) -> Choice:
+) -> Found:
     """The number of neighbours with the largest log-likelihood (equation 3.22).
 
     Args:
@@ -279,7 +290,7 @@ def choose(
         max_neighbours: k at most.
 
     Returns:
-        Choice; its status is NON_FINITE where examples weigh too little for any k.
+        Found; its status is NON_FINITE where examples weigh too little for any k.
 
     Example:
         >>> x, y = jnp.arange(6.0)[:, None], jnp.array([0, 0, 0, 1, 1, 1])
@@ -295,7 +306,7 @@ def choose(
     known = jnp.isfinite(value[best])
     status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.NON_FINITE))
     gap = jnp.where(known, 0.0, jnp.inf).astype(x.dtype)
-    return Choice(Params(numbers[best]), status, gap)
+    return Found(Params(numbers[best]), status, gap)
 
 
 def sample(
@@ -372,16 +383,16 @@ def model(num_classes: int, *, smoothing: float = 0.5, max_neighbours: int = 50)
     own = alike | {"max_neighbours": max_neighbours}
     return Model(
         name="Nearest-neighbour classifier",
-        labels=Labels(num_classes),
+        variables=Variables.conditional(Classes(num_classes)),
         init=Bind(init, max_neighbours=max_neighbours),
         log_prob=Bind(log_prob, **alike),
-        log_likelihood=Bind(log_likelihood, **own),
-        log_density=Bind(log_density, **own),
-        predict_log_proba=Bind(predict_log_proba, **own),
-        sample=Bind(sample, **own),
-        choose=Bind(choose, **own),
-        columns=1,
-        reasons=(
+        objective=LeaveOneOut(
+            Bind(log_likelihood, **own), density=Bind(log_density, **own), smooth=False
+        ),
+        predict=Predictions(classes=Bind(predict_log_proba, **own), sample=Bind(sample, **own)),
+        routes=(Search(Bind(choose, **own)),),
+        geometry=Geometry(columns=1),
+        words=(
             (
                 Status.NON_FINITE,
                 "examples weigh less than one together with their neighbours; weights that add up "

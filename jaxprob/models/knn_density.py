@@ -48,8 +48,8 @@ from jax.core import Tracer
 from jax.scipy.special import digamma, ndtri
 
 from jaxprob.compilation import compiled
+from jaxprob.contract import Bind, Found, Geometry, LeaveOneOut, Model, Search, Status, Variables
 from jaxprob.models import kernels
-from jaxprob.models.base import Bind, Choice, Model, Status
 from jaxprob.models.kernels.arguments import check_enough, check_number, check_points
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.nearest import nearest, nearest_by_tree, squared_distances, unit_of
@@ -243,7 +243,7 @@ def log_likelihood(
     return jnp.sum(jnp.where(c > 0, c * (each - params.log_mass), 0.0))
 
 
-def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) -> Choice:
+def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) -> Found:
     """The number of neighbours with the largest log-likelihood (equation 3.19).
 
     Args:
@@ -252,7 +252,7 @@ def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) 
         max_neighbours: k at most.
 
     Returns:
-        Choice; its status is NON_FINITE where a column is constant, examples are not apart, or they
+        Found; its status is NON_FINITE where a column is constant, examples are not apart, or they
         weigh too little for any k.
 
     Example:
@@ -270,7 +270,7 @@ def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) 
     known = jnp.isfinite(value[best])
     status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.NON_FINITE))
     gap = jnp.where(known, 0.0, jnp.inf).astype(x.dtype)
-    return Choice(Params(numbers[best], masses[best]), status, gap)
+    return Found(Params(numbers[best], masses[best]), status, gap)
 
 
 def entropy(x: Array, weights: Array | None = None, *, num_neighbours: int = 3) -> Array:
@@ -334,14 +334,15 @@ def model(max_neighbours: int = 50) -> Model:
     own = {"max_neighbours": max_neighbours}
     return Model(
         name="Nearest-neighbour density",
-        labels=None,
+        variables=Variables.density(),
         init=Bind(init, **own),
         log_prob=log_prob,
-        log_likelihood=Bind(log_likelihood, **own),
-        log_density=Bind(log_density, **own),
-        choose=Bind(choose, **own),
-        columns=1,
-        reasons=(
+        objective=LeaveOneOut(
+            Bind(log_likelihood, **own), density=Bind(log_density, **own), smooth=False
+        ),
+        routes=(Search(Bind(choose, **own)),),
+        geometry=Geometry(columns=1),
+        words=(
             (
                 Status.NON_FINITE,
                 "no number of neighbours gives a density: a column is constant, examples coincide, "

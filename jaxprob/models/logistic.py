@@ -28,8 +28,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.contract import (
+    Bind,
+    Classes,
+    Geometry,
+    Likelihood,
+    Model,
+    Predictions,
+    Real,
+    Variables,
+)
 from jaxprob.models import linear
-from jaxprob.models.base import Bind, Labels, Model
 from jaxprob.models.certificates import certificates_of
 from jaxprob.numerics import (
     bernoulli_log_prob,
@@ -290,24 +299,25 @@ def model(*, bias: bool = True) -> Model:
         A Model; two of them with the same setting are equal.
 
     Example:
-        >>> model() == model(bias=True), model().labels.num_classes
+        >>> model() == model(bias=True), model().variables.num_classes
         (True, 2)
     """
     return Model(
         name="logistic regression",
-        labels=Labels(2),
+        variables=Variables.conditional(Classes(2), offset=Real()),
         init=Bind(init, bias=bias),
         log_prob=Bind(log_prob),
-        log_likelihood=Bind(log_likelihood),
-        grad_log_likelihood=Bind(grad_log_likelihood),
-        log_likelihood_and_grad=Bind(log_likelihood_and_grad),
-        information=Bind(information),
-        sample=Bind(sample),
-        predict_log_proba=Bind(predict_log_proba),
-        penalised=Bind(linear.penalised),
-        recentred=Bind(linear.recentred) if bias else None,
+        objective=Likelihood(
+            Bind(log_likelihood),
+            grad=Bind(grad_log_likelihood),
+            value_and_grad=Bind(log_likelihood_and_grad),
+            information=Bind(information),
+        ),
+        predict=Predictions(classes=Bind(predict_log_proba), sample=Bind(sample)),
+        geometry=Geometry(
+            penalised=Bind(linear.penalised), recentred=Bind(linear.recentred) if bias else None
+        ),
         certificates=certificates_of(Bind(_both_logits), first=1),
-        extras=("offset",),
     )
 
 

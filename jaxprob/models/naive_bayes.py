@@ -34,7 +34,20 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.compilation import compiled
-from jaxprob.models.base import Bind, ClosedForm, Estimate, Features, Labels, Model, Status
+from jaxprob.contract import (
+    Bind,
+    Classes,
+    Estimate,
+    Features,
+    Formula,
+    Geometry,
+    Likelihood,
+    Model,
+    Predictions,
+    Prior,
+    Status,
+    Variables,
+)
 from jaxprob.models.families import Bernoulli as Bernoulli
 from jaxprob.models.families import Categorical as Categorical
 from jaxprob.models.families import (
@@ -577,27 +590,29 @@ def model(num_classes: int, features: Any = None, *, smoothing: float = 0.0) -> 
     own = {"features": families}
     return Model(
         name="naive Bayes",
-        labels=Labels(num_classes),
+        variables=Variables.joint(
+            Classes(num_classes), x=Features(Bind(_valid, **own), Bind(_expected, **own))
+        ),
         init=Bind(init, num_classes=num_classes, **own),
         log_prob=Bind(log_prob, **own),
-        log_likelihood=Bind(log_likelihood, **own),
-        grad_log_likelihood=Bind(grad_log_likelihood, **own),
-        log_likelihood_and_grad=Bind(log_likelihood_and_grad, **own),
-        information=Bind(information, **own),
-        sample=Bind(sample, **own),
-        predict_log_proba=Bind(predict_log_proba, **own),
-        canonical=Bind(canonical, **own),
-        log_prior=Bind(log_prior, smoothing=float(smoothing), **own),
-        closed_form=ClosedForm(
-            Bind(statistics, num_classes=num_classes, **own),
-            Bind(merge, **own),
-            Bind(estimate, smoothing=float(smoothing), **own),
-            Bind(of_statistics, **own),
+        objective=Likelihood(
+            Bind(log_likelihood, **own),
+            grad=Bind(grad_log_likelihood, **own),
+            value_and_grad=Bind(log_likelihood_and_grad, **own),
+            information=Bind(information, **own),
         ),
-        features=Features(Bind(_valid, **own), Bind(_expected, **own)),
-        parameter_names=Bind(parameter_names, **own),
-        joint=True,
-        reasons=_REASONS,
+        predict=Predictions(classes=Bind(predict_log_proba, **own), sample=Bind(sample, **own)),
+        prior=Prior(Bind(log_prior, smoothing=float(smoothing), **own)),
+        routes=(
+            Formula(
+                Bind(statistics, num_classes=num_classes, **own),
+                Bind(merge, **own),
+                Bind(estimate, smoothing=float(smoothing), **own),
+                Bind(of_statistics, **own),
+            ),
+        ),
+        geometry=Geometry(canonical=Bind(canonical, **own), names=Bind(parameter_names, **own)),
+        words=_REASONS,
     )
 
 

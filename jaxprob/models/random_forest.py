@@ -35,8 +35,18 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.compilation import compiled
+from jaxprob.contract import (
+    Bind,
+    Classes,
+    Found,
+    Likelihood,
+    Model,
+    Predictions,
+    Search,
+    Status,
+    Variables,
+)
 from jaxprob.models import decision_tree
-from jaxprob.models.base import Bind, Choice, Labels, Model, Status
 from jaxprob.models.decision_tree import (
     MAY_MISS,
     REASONS,
@@ -221,7 +231,7 @@ def grow(
     min_gain: float = 0.0,
     smoothing: float = SMOOTHING,
     max_bins: int | None = None,
-) -> Choice:
+) -> Found:
     """Grow all trees, from columns that are sorted once.
 
     On a CPU one tree is grown after the other, where it stays in the cache; elsewhere sixteen at a
@@ -244,7 +254,7 @@ def grow(
         max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only.
 
     Returns:
-        Choice of Params with T in front, with status INVALID_INPUT where the weights sum to one or
+        Found of Params with T in front, with status INVALID_INPUT where the weights sum to one or
         less and a setting counts examples, CLASS_ABSENT where a class has no weight and nothing is
         smoothed, CONVERGED otherwise.
 
@@ -281,7 +291,7 @@ def grow(
     every = jnp.zeros(num_classes, x.dtype).at[_labels(y, num_classes)].add(c)
     unknown = jnp.asarray(jnp.inf, x.dtype)
     is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
-    return Choice(params, status_of(every, smoothing, is_light), unknown)
+    return Found(params, status_of(every, smoothing, is_light), unknown)
 
 
 def draws(key: Array, weights: Array) -> Array:
@@ -441,7 +451,7 @@ def model(
         ValueError: for settings out of their ranges.
 
     Example:
-        >>> model(3).labels.num_classes, model(3) == model(3, num_trees=100)
+        >>> model(3).variables.num_classes, model(3) == model(3, num_trees=100)
         (3, True)
     """
     check_settings(num_classes, depth, min_leaf_weight, min_gain, smoothing, max_bins)
@@ -459,15 +469,13 @@ def model(
     prior = {"smoothing": float(smoothing)}
     return Model(
         name="Random forest",
-        labels=Labels(num_classes),
+        variables=Variables.conditional(Classes(num_classes), x=MAY_MISS),
         init=Bind(init, **shape),
         log_prob=Bind(log_prob, **prior),
-        log_likelihood=Bind(log_likelihood, **prior),
-        sample=Bind(sample, **prior),
-        predict_log_proba=Bind(predict_log_proba, **prior),
-        features=MAY_MISS,
-        choose=Bind(grow, **shape, **rules, **prior),
-        reasons=REASONS,
+        objective=Likelihood(Bind(log_likelihood, **prior), smooth=False),
+        predict=Predictions(classes=Bind(predict_log_proba, **prior), sample=Bind(sample, **prior)),
+        routes=(Search(Bind(grow, **shape, **rules, **prior)),),
+        words=REASONS,
     )
 
 

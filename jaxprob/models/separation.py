@@ -83,7 +83,7 @@ class _Rows(NamedTuple):
 def _rows(problem: Any, logits: Callable[..., Array], first: int) -> _Rows:
     data, template = problem.data, problem.template()
     dtype, bias = data.x.dtype, template.bias is not None
-    hit = data.y[:, None] == jnp.arange(problem.model.labels.num_classes)[None, :]
+    hit = data.y[:, None] == jnp.arange(problem.model.variables.num_classes)[None, :]
     alive = (problem.example_weights() > 0)[:, None]
     column = jnp.max(jnp.where(alive, jnp.abs(data.x), 0.0), axis=0)
     column = jnp.where(column > 0, column, 1.0)

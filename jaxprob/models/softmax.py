@@ -35,8 +35,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.contract import (
+    Bind,
+    Classes,
+    Geometry,
+    Likelihood,
+    Model,
+    Predictions,
+    Real,
+    Variables,
+)
 from jaxprob.models import linear
-from jaxprob.models.base import Bind, Labels, Model
 from jaxprob.models.certificates import certificates_of
 from jaxprob.numerics import (
     categorical_log_prob,
@@ -362,7 +371,7 @@ def model(num_classes: int, *, parameterisation: str = "reference", bias: bool =
         ValueError: for fewer than two classes, or another parameterisation.
 
     Example:
-        >>> model(3).labels.num_classes, model(3) == model(3, bias=True)
+        >>> model(3).variables.num_classes, model(3) == model(3, bias=True)
         (3, True)
     """
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
@@ -374,21 +383,22 @@ def model(num_classes: int, *, parameterisation: str = "reference", bias: bool =
     form = {"parameterisation": parameterisation}
     return Model(
         name="softmax regression",
-        labels=Labels(num_classes),
+        variables=Variables.conditional(Classes(num_classes), offset=Real((num_classes,))),
         init=Bind(init, num_classes=num_classes, bias=bias, **form),
         log_prob=Bind(log_prob, **form),
-        log_likelihood=Bind(log_likelihood, **form),
-        grad_log_likelihood=Bind(grad_log_likelihood, **form),
-        log_likelihood_and_grad=Bind(log_likelihood_and_grad, **form),
-        information=Bind(information, **form),
-        sample=Bind(sample, **form),
-        predict_log_proba=Bind(predict_log_proba, **form),
-        penalised=Bind(linear.penalised),
-        recentred=Bind(linear.recentred) if bias else None,
-        canonical=Bind(canonical) if parameterisation == "symmetric" else None,
+        objective=Likelihood(
+            Bind(log_likelihood, **form),
+            grad=Bind(grad_log_likelihood, **form),
+            value_and_grad=Bind(log_likelihood_and_grad, **form),
+            information=Bind(information, **form),
+        ),
+        predict=Predictions(classes=Bind(predict_log_proba, **form), sample=Bind(sample, **form)),
+        geometry=Geometry(
+            penalised=Bind(linear.penalised),
+            canonical=Bind(canonical) if parameterisation == "symmetric" else None,
+            recentred=Bind(linear.recentred) if bias else None,
+        ),
         certificates=certificates_of(Bind(_logits, **form)),
-        extras=("offset",),
-        offset_columns=num_classes,
     )
 
 

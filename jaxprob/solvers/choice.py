@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Evidence
+from jaxprob.contract import Evidence, Trait
 from jaxprob.solvers.driver import State, blank
 from jaxprob.solvers.problem import Known, Problem
 
@@ -23,6 +23,7 @@ class Choice:
     """`choice`, which has no settings."""
 
     max_steps = 0
+    needs = Trait.SEARCH
     takes_l1 = False
     recentres = False
     sums = False

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Evidence, Status
+from jaxprob.contract import Evidence, Status, Trait
 from jaxprob.solvers.driver import State, blank
 from jaxprob.solvers.problem import Known, Problem
 
@@ -26,6 +26,7 @@ class ClosedForm:
     """`closed_form`, which has no settings."""
 
     max_steps = 0
+    needs = Trait.FORMULA
     takes_l1 = False
     recentres = False
     sums = True

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Evidence, Status
+from jaxprob.contract import Evidence, Status, Trait
 from jaxprob.numerics.control import only_if
 from jaxprob.solvers.problem import Known, Problem
 
@@ -52,6 +52,11 @@ class Solver(Protocol):
     @property
     def max_steps(self) -> int:
         """At most so many steps."""
+        ...
+
+    @property
+    def needs(self) -> Trait:
+        """What a problem has to offer."""
         ...
 
     @property
@@ -174,8 +179,8 @@ def no_optimum(problem: Problem) -> Array:
     CLASS_ABSENT for a class without examples, COLLAPSED for a density that can shrink onto points.
     """
     proofs, data, open_ = problem.certificates, problem.data, jnp.int32(Status.MAX_STEPS)
-    if problem.model.unbounded is not None:
-        unbounded = problem.model.unbounded(*data.examples, data.weights)
+    if problem.model.objective.unbounded is not None:
+        unbounded = problem.model.objective.unbounded(*data.examples, data.weights)
         return jnp.where(unbounded, jnp.int32(Status.COLLAPSED), open_)
     if proofs is None:
         return open_

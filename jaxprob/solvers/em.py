@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Evidence, Status
+from jaxprob.contract import Evidence, Status, Trait
 from jaxprob.numerics.products import vdot
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, with_status
 from jaxprob.solvers.problem import Known, Problem
@@ -62,6 +62,7 @@ class EM:
     tol: Array | float | None
     max_steps: int
 
+    needs = Trait.EXPECTATION
     takes_l1 = False
     recentres = False
     sums = False

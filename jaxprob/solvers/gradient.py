@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.models.base import Status
+from jaxprob.contract import Status, Trait
 from jaxprob.solvers.driver import State, blank, with_status
 from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.settings import check_count, check_tolerance
@@ -56,6 +56,7 @@ class Gradient:
 
     recentres = False
     sums = False
+    needs = Trait.SMOOTH
     takes_known = False
     takes_start = True
     takes_l1 = False

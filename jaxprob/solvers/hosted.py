@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.compilation import eager_jit
-from jaxprob.models.base import Evidence, Point, Status
+from jaxprob.contract import Evidence, Point, Status
 from jaxprob.models.certificates import together
 from jaxprob.numerics.linalg import plain_inverse
 from jaxprob.numerics.passes import count, total

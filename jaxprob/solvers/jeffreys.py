@@ -37,7 +37,7 @@ def half_log_det(problem: Any, theta: Array) -> tuple[Array, Array]:
         (), -inf where the information is singular; (p,).
     """
     info, pull_back = jax.vjp(problem.information, theta)
-    if problem.model.canonical is not None:
+    if problem.model.geometry.canonical is not None:
         eye = jnp.eye(len(theta), dtype=theta.dtype)
         info = info + eye - jax.vmap(problem.canonical)(eye)
     value, inverse = log_det_and_inverse(info)

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Evidence, Status
+from jaxprob.contract import Evidence, Status, Trait
 from jaxprob.models.certificates import KL_HALF, together
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, Inverse, invert, no_inverse
@@ -128,6 +128,7 @@ class LBFGS:
 
     recentres = True
     sums = True
+    needs = Trait.SMOOTH
     takes_known = False
     takes_start = True
     takes_l1 = False

@@ -16,6 +16,7 @@ Journal of the Royal Statistical Society B 71, 2009.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,8 +25,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.compilation import eager_jit
+from jaxprob.contract import Expectation, Model, Status, Variables
 from jaxprob.data import check_data
-from jaxprob.models.base import Model, Status, hyperparameters, num_classes
 
 
 class MinibatchFit(NamedTuple):
@@ -87,20 +88,19 @@ def minibatch_em(
         >>> bool(abs(found.params.means[0, 0] - 3) < 0.2)
         True
     """
-    if model.em is None:
+    if model.route(Expectation) is None:
         raise ValueError(f"model: expected one with latent variables, got {model.name}")
     if not 0.5 < decay <= 1:
         raise ValueError(f"decay: expected a number above 0.5 and at most 1, got {decay}")
     state, trouble = init if isinstance(init, MinibatchFit) else None, int(Status.MAX_STEPS)
-    count, features = 0, model.features
-    if state is not None and features is not None:
-        features = features._replace(suffice=None)
+    count, any_batch = 0, Variables.density(replace(model.variables.x, suffice=None))
+    variables = model.variables if state is None else any_batch
     for batch in batches:
         x, weights = batch if isinstance(batch, tuple) else (batch, None)
-        data = check_data(x, None, weights, num_classes=num_classes(model), features=features)
+        data = check_data(x, None, weights, variables=variables)
         if state is None:
             state = _start(model, init, data.x, data.weights)
-            features = None if features is None else features._replace(suffice=None)
+            variables = any_batch
         state = _step(state, data.x, data.weights, num_examples, decay, model=model)
         trouble = trouble if int(state.status) == Status.MAX_STEPS else int(state.status)
         count += 1
@@ -111,18 +111,19 @@ def minibatch_em(
 
 def _start(model: Model, init: Any, x: Array, weights: Array | None) -> MinibatchFit:
     """Nothing known yet, but of the prior."""
-    assert model.em is not None
+    route = model.route(Expectation)
+    assert route is not None
     params = jax.tree.map(lambda a: jnp.asarray(a, x.dtype), init)
-    shapes = jax.eval_shape(lambda: model.em.statistics(params, x, None))[1]  # pyright: ignore[reportOptionalMemberAccess]
+    shapes = jax.eval_shape(lambda: route.statistics(params, x, None))[1]
     known = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
     zero = jnp.zeros((), x.dtype)
-    found = () if model.hyperparameters is None else _hyperparameters(x, weights, model=model)
+    found = () if not model.prior_follows else _hyperparameters(x, weights, model=model)
     return MinibatchFit(params, known, jnp.int32(0), zero, jnp.int32(Status.MAX_STEPS), zero, found)
 
 
 @partial(eager_jit, static_argnames=["model"])
 def _hyperparameters(x: Array, weights: Array | None, *, model: Model) -> tuple:
-    return hyperparameters(model, x, weights=weights)
+    return model.hyperparameters(x, weights=weights)
 
 
 @partial(eager_jit, static_argnames=["model"])
@@ -136,7 +137,7 @@ def _step(
     model: Model,
 ) -> MinibatchFit:
     """What one batch makes of it; nothing where it does harm."""
-    em = model.em
+    em = model.route(Expectation)
     assert em is not None
     t = state.num_batches
     rate = (t + 1.0) ** -jnp.asarray(decay, x.dtype)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Evidence, Point, Status
+from jaxprob.contract import Evidence, Point, Status, Trait
 from jaxprob.models.certificates import together
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, factorise, no_factor
@@ -75,6 +75,7 @@ class Newton:
 
     recentres = True
     sums = True
+    needs = Trait.SMOOTH
     takes_known = True
     takes_start = True
     takes_l1 = False

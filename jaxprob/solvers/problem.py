@@ -13,16 +13,11 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxprob.models.base import (
-    Certificates,
-    ClosedForm,
-    Model,
-    hyperparameters,
-    value_and_grad,
-)
+from jaxprob.contract import Certificates, Expectation, Formula, Model, Search, Trait
 from jaxprob.numerics.products import vdot
 from jaxprob.solvers.jeffreys import half_log_det
 
+_MOST_CURVED = 512  # parameters of a model whose information is not derived by hand
 _CORE_CACHE = 1 << 18  # bytes, of one core
 _SHARED_CACHE = 1 << 23  # a part of that of all cores
 _OUT_OF_CACHE = 1 << 27  # far more than that: what is left of one read is gone at the next
@@ -115,6 +110,17 @@ class Problem:
     """What the model's prior takes from all rows; from those that are here where None."""
 
     @property
+    def offers(self) -> Trait:
+        """What a solver can ask of it."""
+        traits = self.model.offers
+        if self.firth:
+            traits &= ~(Trait.FORMULA | Trait.EXPECTATION | Trait.PROVED)
+        by_hand = self.model.objective.information is not None
+        affordable = by_hand or self.num_params() <= _MOST_CURVED
+        smooth = Trait.SMOOTH in traits
+        return traits | Trait.CURVED if affordable and smooth else traits
+
+    @property
     def certificates(self) -> Certificates | None:
         """What can be proved about an optimum: Firth's penalty is not concave."""
         return None if self.firth else self.model.certificates
@@ -124,7 +130,7 @@ class Problem:
         if self.hyperparameters is not None:
             return self
         data = self.data
-        found = hyperparameters(self.model, *data.examples, weights=data.weights)
+        found = self.model.hyperparameters(*data.examples, weights=data.weights)
         return replace(self, hyperparameters=found)
 
     def start(self) -> Array:
@@ -160,15 +166,20 @@ class Problem:
         params = self.unravel(theta)
         if self.centre is None:
             return params
-        assert self.model.recentred is not None  # else nothing is subtracted
-        return self.model.recentred(params, -self.centre)
+        assert self.model.geometry.recentred is not None  # else nothing is subtracted
+        return self.model.geometry.recentred(params, -self.centre)
 
     def centred(self, params: Any) -> Array:
         """The vector (p,) that stands for parameters of the features as they were given."""
         if self.centre is not None:
-            assert self.model.recentred is not None
-            params = self.model.recentred(params, self.centre)
+            assert self.model.geometry.recentred is not None
+            params = self.model.geometry.recentred(params, self.centre)
         return ravel_pytree(params)[0]
+
+    @property
+    def can_recentre(self) -> bool:
+        """Whether a shift of its features only reparametrises it."""
+        return self.model.geometry.recentred is not None
 
     def back(self) -> Array | None:
         """The matrix (p, p) of `reported`, None where nothing has been subtracted."""
@@ -183,9 +194,10 @@ class Problem:
 
     def mask(self) -> Array:
         """(p,) bool: the penalised entries."""
-        if self.model.penalised is None:
+        penalised = self.model.geometry.penalised
+        if penalised is None:
             return jnp.zeros(self.num_params(), bool)
-        return ravel_pytree(self.model.penalised(self.template()))[0]
+        return ravel_pytree(penalised(self.template()))[0]
 
     def example_weights(self) -> Array:
         """(n,) the weights c_i, ones where none were given."""
@@ -210,9 +222,10 @@ class Problem:
 
     def canonical(self, theta: Array) -> Array:
         """The vector that the model prefers among those with the same likelihood."""
-        if self.model.canonical is None:
+        canonical = self.model.geometry.canonical
+        if canonical is None:
             return theta
-        return ravel_pytree(self.model.canonical(self.unravel(theta)))[0]
+        return ravel_pytree(canonical(self.unravel(theta)))[0]
 
     def _over_rows(self, fn: Callable[[Rows, Array], Any], theta: Array) -> Any:
         """The sum of a function over the devices that hold the rows."""
@@ -235,11 +248,11 @@ class Problem:
 
     def value_and_grad(self, theta: Array) -> tuple[Array, Array]:
         """The smooth part of the objective () and its gradient (p,), from one pass."""
-        by_hand = self.model.log_likelihood_and_grad is not None
+        by_hand = self.model.objective.value_and_grad is not None
         fast = {"block_bytes": self.block_bytes} if by_hand else {}
 
         def of_rows(data: Rows, theta: Array) -> tuple[Array, Array]:
-            value, grad = value_and_grad(self.model)(
+            value, grad = self.model.objective.evaluated()(
                 self.unravel(theta), *data.examples, data.weights, **data.extras, **fast
             )
             return -value, -ravel_pytree(grad)[0]
@@ -248,7 +261,7 @@ class Problem:
 
     def with_penalties(self, theta: Array, value: Array, grad: Array) -> tuple[Array, Array]:
         """The smooth part of the objective and its gradient, from that of the rows alone."""
-        if self.model.log_prior is not None:
+        if self.model.prior is not None:
             prior, slope = jax.value_and_grad(self.log_prior)(theta)
             value, grad = value - prior, grad - slope
         if self.l2 is not None:
@@ -261,9 +274,9 @@ class Problem:
 
     def log_prior(self, theta: Array) -> Array:
         """The logarithm of the model's prior (), up to a constant; zero where it has none."""
-        if self.model.log_prior is None:
+        if self.model.prior is None:
             return jnp.zeros((), theta.dtype)
-        value = self.model.log_prior(self.unravel(theta), *self._hyperparameters())
+        value = self.model.prior.log_prob(self.unravel(theta), *self._hyperparameters())
         return value if self.prior_share is None else self.prior_share * value
 
     def closed_form(self) -> tuple[Array, Array, Array, Array, Array]:
@@ -271,7 +284,7 @@ class Problem:
 
         Then its status, and the direction along which there is none.
         """
-        form = self.model.closed_form
+        form = self.model.route(Formula)
         assert form is not None  # `fit` has checked the solver
         known = self._statistics(form)
         made = form.estimate(known)
@@ -282,7 +295,7 @@ class Problem:
 
     def expectation(self, theta: Array) -> tuple[Array, Array, Any]:
         """The objective () and its gradient (p,), and the sums that a step of EM needs."""
-        em = self.model.em
+        em = self.model.route(Expectation)
         assert em is not None  # `fit` has checked the solver
 
         def of_rows(data: Rows, theta: Array) -> tuple[Array, Any]:
@@ -294,8 +307,9 @@ class Problem:
 
     def maximise(self, theta: Array, known: Any) -> tuple[Array, Array]:
         """Where the sums at some parameters lead, and a Status () int32."""
-        assert self.model.em is not None
-        made, status = self.model.em.maximise(self.unravel(theta), known, *self._hyperparameters())
+        em = self.model.route(Expectation)
+        assert em is not None
+        made, status = em.maximise(self.unravel(theta), known, *self._hyperparameters())
         return ravel_pytree(made)[0], status
 
     def _hyperparameters(self) -> tuple:
@@ -305,19 +319,22 @@ class Problem:
 
     def choose(self) -> tuple[Array, Array, Array, Array]:
         """Where the model's own search ends: theta, value there, status, and the gap."""
-        model, data = self.model, self.data
-        assert model.choose is not None  # `fit` has checked the solver
-        made = model.choose(*data.examples, data.weights, **data.extras)
+        route, data = self.model.route(Search), self.data
+        assert route is not None  # `fit` has checked the solver
+        made = route.search(*data.examples, data.weights, **data.extras)
         theta = ravel_pytree(made.params)[0].astype(data.x.dtype)
         return theta, self.penalties(theta) - self.objective(theta), made.status, made.gap
 
     def objective(self, theta: Array) -> Array:
         """The log-likelihood (), or what stands in for it in a fit."""
-        return self._sum(self.model.bound or self.model.log_likelihood, theta)
+        return self._sum(self.model.objective.value, theta)
 
-    def log_likelihood(self, theta: Array) -> Array:
-        """The log-likelihood ()."""
-        return self._sum(self.model.log_likelihood, theta)
+    def reported_likelihood(self, theta: Array, value: Array) -> Array:
+        """The log-likelihood () that is reported, given the objective there."""
+        objective = self.model.objective
+        if objective.log_likelihood == objective.value:
+            return value
+        return self._sum(objective.log_likelihood, theta)
 
     def _sum(self, fn: Callable[..., Array], theta: Array) -> Array:
         def of_rows(data: Rows, theta: Array) -> Array:
@@ -332,7 +349,7 @@ class Problem:
             value += self.l2 / 2 * jnp.sum(jnp.where(self.mask(), theta**2, 0.0))
         return value - half_log_det(self, theta)[0] if self.firth else value
 
-    def _statistics(self, form: ClosedForm) -> Any:
+    def _statistics(self, form: Formula) -> Any:
         """What the likelihood knows of the rows, over the devices that hold them."""
 
         def of_rows(data: Rows) -> Any:
@@ -373,7 +390,7 @@ class Problem:
     def _penalised(self, theta: Array, h: Array) -> Array:
         if self.l2 is not None:
             h = h + jnp.diag(jnp.where(self.mask(), self.l2, 0.0))
-        if self.model.log_prior is not None:
+        if self.model.prior is not None:
             h = h - jax.hessian(self.log_prior)(theta)
         if self.firth:
             of_penalty = jax.jacfwd(lambda theta: half_log_det(self, theta)[1])(theta)
@@ -391,7 +408,7 @@ class Problem:
     def regular(self, theta: Array, information: Array) -> Array:
         """What `hess` is at a point where the information is known."""
         h = self._penalised(theta, information)
-        if self.model.canonical is None:
+        if self.model.geometry.canonical is None:
             return h
         size = jnp.diag(h) - self.canonical(jnp.diag(h))
         eye = jnp.eye(len(theta), dtype=theta.dtype)
@@ -399,16 +416,16 @@ class Problem:
 
     def information(self, theta: Array) -> Array:
         """Minus the Hessian (p, p) of the log-likelihood, or of what stands in for it."""
-        value = self.model.bound or self.model.log_likelihood
+        objective = self.model.objective
 
         def of_rows(data: Rows, theta: Array) -> Array:
             keywords = {"weights": data.weights} | data.extras
-            if self.model.information is not None:
-                return self.model.information(self.unravel(theta), *data.examples, **keywords)
+            if objective.information is not None:
+                return objective.information(self.unravel(theta), *data.examples, **keywords)
 
             def negative(theta: Array) -> Array:
                 params = self.unravel(theta)
-                return -value(params, *data.examples, **keywords)
+                return -objective.value(params, *data.examples, **keywords)
 
             return jax.hessian(negative)(theta)
 
@@ -466,7 +483,7 @@ class Problem:
         so_far = 1.0 if self.prior_share is None else self.prior_share
         return {
             "l2": None if self.l2 is None else self.l2 * share,
-            "prior_share": jnp.asarray(so_far * share, dtype) if self.model.log_prior else None,
+            "prior_share": jnp.asarray(so_far * share, dtype) if self.model.prior else None,
         }
 
     def rows(self, index: Array, live: Array) -> "Problem":

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.models.base import Point, Status
+from jaxprob.contract import Point, Status, Trait
 from jaxprob.models.certificates import together
 from jaxprob.numerics.linalg import factorise
 from jaxprob.numerics.products import matmul, vdot
@@ -63,6 +63,7 @@ class Proximal:
 
     recentres = True
     sums = True
+    needs = Trait.SMOOTH | Trait.PENALISED
     takes_known = False
     takes_start = True
     takes_l1 = True

@@ -30,11 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.contract import Variables
 from jaxprob.data.arrays import check_array
 from jaxprob.data.checks import check_data
 from jaxprob.models.dirichlet import normal_wishart, priors
 from jaxprob.models.dirichlet.normal_wishart import Components
-from jaxprob.models.dirichlet.priors import Known, Moments, Prior
+from jaxprob.models.dirichlet.priors import BaseMeasure, Moments, NormalWishart
 from jaxprob.models.dirichlet.settings import check_alpha, check_key
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower, outer_moments
@@ -121,7 +122,7 @@ def gibbs(
     check_key(key)
     alpha, alpha_prior = check_alpha(alpha, alpha_prior)
     prior = priors.prior(location=location, mean_count=mean_count, scale=scale, degrees=degrees)
-    x = check_data(x, None, num_classes=None, features=priors.features_of(prior)).x
+    x = check_data(x, None, variables=Variables.density(priors.features_of(prior))).x
     for name, value, least in (("num_steps", num_steps, 1), ("num_burn", num_burn, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
@@ -173,7 +174,7 @@ def gibbs_log_density(
     """
     check_alpha(alpha, alpha_prior)
     prior = priors.prior(location=location, mean_count=mean_count, scale=scale, degrees=degrees)
-    x = check_data(x, None, num_classes=None, features=priors.features_of(prior)).x
+    x = check_data(x, None, variables=Variables.density(priors.features_of(prior))).x
     queries = check_array("queries", queries, shape="(m, d)", ndim=2).astype(x.dtype)
     if queries.shape[1] != x.shape[1]:
         raise ValueError(f"queries: expected {x.shape[1]} columns, got shape {queries.shape}")
@@ -193,7 +194,7 @@ def _run(
     key: Array,
     x: Array,
     *,
-    prior: Prior,
+    prior: BaseMeasure,
     num_steps: int,
     num_burn: int,
     most: int,
@@ -216,7 +217,7 @@ def _run(
         kept = Samples(state.assignments, used, alpha_now, state.full)
         return (state.assignments, state.means, alpha_now), kept
 
-    base = priors.known(prior, d, x.dtype, moments)
+    base = priors.for_columns(prior, d, x.dtype, moments)
     start = (
         jnp.zeros(n, jnp.int32),
         jnp.broadcast_to(base.location, (most, d)),
@@ -226,7 +227,7 @@ def _run(
     return jax.tree.map(lambda a: a[num_burn:], every)
 
 
-def _log_constants(prior: Prior, n: int, d: int, dtype: Any) -> Array:
+def _log_constants(prior: BaseMeasure, n: int, d: int, dtype: Any) -> Array:
     """(n + 1,) what does not depend on x in equation D.4, with |Ψ| apart, by examples."""
     count = np.arange(n + 1.0)
     kappa, degrees = prior.mean_count + count, prior.degrees_at(d) + count
@@ -236,7 +237,7 @@ def _log_constants(prior: Prior, n: int, d: int, dtype: Any) -> Array:
 
 
 def _components(
-    prior: Prior, moments: Moments | None, x: Array, assignments: Array, points: Array
+    prior: BaseMeasure, moments: Moments | None, x: Array, assignments: Array, points: Array
 ) -> tuple[Array, Components]:
     """(M,) how many examples are in each of M places, and what they make of the prior."""
     places = jnp.arange(len(points))
@@ -247,7 +248,7 @@ def _components(
 
 
 def _fresh(
-    prior: Prior, moments: Moments | None, x: Array, assignments: Array, points: Array
+    prior: BaseMeasure, moments: Moments | None, x: Array, assignments: Array, points: Array
 ) -> _State:
     """The state that belongs to assignments; points are near the means."""
     d = x.shape[1]
@@ -260,7 +261,7 @@ def _fresh(
 
 
 def _sweep(
-    key: Array, x: Array, state: _State, table: Array, log_alpha: Array, base: Known
+    key: Array, x: Array, state: _State, table: Array, log_alpha: Array, base: NormalWishart
 ) -> _State:
     """Every example drawn once, in turn (equation D.14)."""
     n = len(x)
@@ -325,9 +326,11 @@ def _draw_alpha(
 
 
 @partial(jax.jit, static_argnames=["prior", "most"])
-def _log_density(samples: Samples, x: Array, queries: Array, *, prior: Prior, most: int) -> Array:
+def _log_density(
+    samples: Samples, x: Array, queries: Array, *, prior: BaseMeasure, most: int
+) -> Array:
     moments = priors.moments_of(prior, x, None)
-    base = priors.known(prior, x.shape[1], x.dtype, moments)
+    base = priors.for_columns(prior, x.shape[1], x.dtype, moments)
     points = jnp.broadcast_to(base.location, (most + 1, x.shape[1]))
 
     def one(so_far: Array, of: tuple[Array, Array]) -> tuple[Array, None]:

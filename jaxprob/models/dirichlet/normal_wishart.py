@@ -40,10 +40,10 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import digamma, gammaln, polygamma
 
-from jaxprob.models.dirichlet.priors import Known as Known
+from jaxprob.models.dirichlet.priors import BaseMeasure as BaseMeasure
 from jaxprob.models.dirichlet.priors import Moments as Moments
-from jaxprob.models.dirichlet.priors import Prior as Prior
-from jaxprob.models.dirichlet.priors import known as known
+from jaxprob.models.dirichlet.priors import NormalWishart as NormalWishart
+from jaxprob.models.dirichlet.priors import for_columns as for_columns
 from jaxprob.models.dirichlet.priors import prior as prior
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower, mahalanobis, moved
 from jaxprob.numerics.gammas import log_beta
@@ -166,7 +166,7 @@ def grad_expected(q: Components, weight: Array, first: Array, second: Array) -> 
 
 
 def update(
-    prior: Prior,
+    prior: BaseMeasure,
     points: Array,
     weight: Array,
     first: Array,
@@ -176,7 +176,7 @@ def update(
     """The posterior of each component, given moments of its examples (equation D.2).
 
     Args:
-        prior: Prior.
+        prior: BaseMeasure.
         points: (T, d) about which the moments are.
         weight: (T,) N.
         first: (T, d) f.
@@ -188,12 +188,12 @@ def update(
 
     Example:
         >>> zero = jnp.zeros((1, 1, 1))
-        >>> q, _ = update(Prior(0.0, scale=3.0), zero[0], 2 + zero[0, 0], zero[0], 6 + zero)
+        >>> q, _ = update(BaseMeasure(0.0, scale=3.0), zero[0], 2 + zero[0, 0], zero[0], 6 + zero)
         >>> round(float(jnp.exp(q.log_count[0])), 4), round(float(q.covariances[0, 0, 0]), 4)
         (3.0, 3.0)
     """
     d = points.shape[1]
-    base = known(prior, d, points.dtype, moments)
+    base = for_columns(prior, d, points.dtype, moments)
     count, degrees = base.count + weight, base.degrees + weight
     away = points - base.location[None, :]
     shift = (weight[:, None] * away + first) / count[:, None]  # m - m₀
@@ -221,11 +221,11 @@ def update(
     return made, regular
 
 
-def divergence(prior: Prior, q: Components, moments: Moments | None = None) -> Array:
+def divergence(prior: BaseMeasure, q: Components, moments: Moments | None = None) -> Array:
     """The Kullback-Leibler divergence of each density from the prior (equation D.5).
 
     Args:
-        prior: Prior.
+        prior: BaseMeasure.
         q: Components.
         moments: of all examples, where the prior follows them.
 
@@ -235,11 +235,11 @@ def divergence(prior: Prior, q: Components, moments: Moments | None = None) -> A
     Example:
         >>> one = Components(jnp.ones((1, 1)), *[jnp.zeros(1)] * 2, jnp.zeros((1, 1)),
         ...                  jnp.zeros((1, 0)))
-        >>> round(float(divergence(Prior(0.0, scale=1.0), one)[0]), 5)
+        >>> round(float(divergence(BaseMeasure(0.0, scale=1.0), one)[0]), 5)
         0.5
     """
     d = q.means.shape[1]
-    base = known(prior, d, q.means.dtype, moments)
+    base = for_columns(prior, d, q.means.dtype, moments)
     factor, free = factors(q), jnp.exp(q.log_degrees)
     degrees = free + (d - 1)
     log_ratio = q.log_count - math.log(base.count)

@@ -20,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxprob.contract import Features, Status
 from jaxprob.data.columns import column_name, varying
-from jaxprob.models.base import Features, Status
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower, overall_moments
 
 _TWO = 1.999  # examples, but for the rounding of a sum of weights
 
 
 @dataclass(frozen=True)
-class Prior:
+class BaseMeasure:
     """What is assumed of every component before any example (equation D.1); see `prior`.
 
     Attributes:
@@ -62,7 +62,7 @@ class Moments(NamedTuple):
     covariance: Array  # (d, d)
 
 
-class Known(NamedTuple):
+class NormalWishart(NamedTuple):
     """A prior for a number of columns."""
 
     location: Array  # (d,)
@@ -73,7 +73,7 @@ class Known(NamedTuple):
     log_det: Array | float
 
 
-def prior(*, location: Any, mean_count: Any, scale: Any, degrees: Any) -> Prior:
+def prior(*, location: Any, mean_count: Any, scale: Any, degrees: Any) -> BaseMeasure:
     """A prior, checked.
 
     Args:
@@ -83,7 +83,7 @@ def prior(*, location: Any, mean_count: Any, scale: Any, degrees: Any) -> Prior:
         degrees: ν₀ > d - 1, or None.
 
     Returns:
-        A Prior of plain numbers.
+        A BaseMeasure of plain numbers.
 
     Raises:
         ValueError: for what is none of that.
@@ -102,7 +102,9 @@ def prior(*, location: Any, mean_count: Any, scale: Any, degrees: Any) -> Prior:
         raise ValueError(f"mean_count: expected a positive number, got {mean_count!r}")
     if degrees is not None and not (isinstance(degrees, int | float) and 0 < degrees < math.inf):
         raise ValueError(f"degrees: expected a positive number or None, got {degrees!r}")
-    return Prior(where, float(mean_count), spread, None if degrees is None else float(degrees))
+    return BaseMeasure(
+        where, float(mean_count), spread, None if degrees is None else float(degrees)
+    )
 
 
 def _checked_location(location: Any) -> Any:
@@ -127,24 +129,26 @@ def _checked_scale(scale: Any) -> Any:
     return _hashable(spread)
 
 
-def known(prior: Prior, d: int, dtype: Any, moments: Moments | None = None) -> Known:
+def for_columns(
+    prior: BaseMeasure, d: int, dtype: Any, moments: Moments | None = None
+) -> NormalWishart:
     """The prior for so many columns.
 
     Args:
-        prior: Prior.
+        prior: BaseMeasure.
         d: columns.
         dtype: of the arrays.
         moments: of the examples, where the prior follows them.
 
     Returns:
-        Known.
+        NormalWishart.
 
     Raises:
         ValueError: where the prior is one for another number of columns, or follows examples that
             are not given.
 
     Example:
-        >>> known(Prior(0.0, scale=4.0), 2, "float32").root.tolist()
+        >>> for_columns(BaseMeasure(0.0, scale=4.0), 2, "float32").root.tolist()
         [[2.0, 0.0], [0.0, 2.0]]
     """
     for name, value in (("location", prior.location), ("scale", prior.scale)):
@@ -168,11 +172,11 @@ def known(prior: Prior, d: int, dtype: Any, moments: Moments | None = None) -> K
         factor = inverse_factor(moments.covariance)
         log_det = -2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
         root = inverse_of_lower(factor)
-        return Known(location, prior.mean_count, degrees, moments.covariance, root, log_det)
+        return NormalWishart(location, prior.mean_count, degrees, moments.covariance, root, log_det)
     scale = np.asarray(prior.scale)
     scale = scale if scale.ndim == 2 else np.diag(np.broadcast_to(scale, d))
     root = np.linalg.cholesky(scale)
-    return Known(
+    return NormalWishart(
         location,
         prior.mean_count,
         degrees,
@@ -201,11 +205,11 @@ def moments(x: Array, weights: Array | None = None) -> Moments:
     return Moments(mean, (second + second.T) / 2 / (weight - 1))
 
 
-def moments_of(prior: Prior, x: Array, weights: Array | None) -> Moments | None:
+def moments_of(prior: BaseMeasure, x: Array, weights: Array | None) -> Moments | None:
     """The moments of examples, if a prior follows them.
 
     Args:
-        prior: Prior.
+        prior: BaseMeasure.
         x: (n, d) floating.
         weights: (n,) c_i ≥ 0; one each where None.
 
@@ -213,23 +217,23 @@ def moments_of(prior: Prior, x: Array, weights: Array | None) -> Moments | None:
         Moments, or None.
 
     Example:
-        >>> moments_of(Prior(0.0, scale=1.0), jnp.zeros((1, 1)), None) is None
+        >>> moments_of(BaseMeasure(0.0, scale=1.0), jnp.zeros((1, 1)), None) is None
         True
     """
     return moments(x, weights) if prior.follows else None
 
 
-def features_of(prior: Prior) -> Features | None:
+def features_of(prior: BaseMeasure) -> Features | None:
     """What a prior needs of the examples, as the features of a model.
 
     Args:
-        prior: Prior.
+        prior: BaseMeasure.
 
     Returns:
         Features; None where it needs nothing.
 
     Example:
-        >>> features_of(Prior(0.0, scale=1.0)) is None
+        >>> features_of(BaseMeasure(0.0, scale=1.0)) is None
         True
     """
     if prior.scale is not None:
