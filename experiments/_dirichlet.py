@@ -14,6 +14,7 @@ from sklearn.mixture import BayesianGaussianMixture
 import jaxprob as jp
 from experiments._mixtures import points
 from experiments.benchmark import in_turn
+from jaxprob.contract import Expectation
 from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.solvers import em
 
@@ -46,8 +47,9 @@ def fits(n: int, d: int, t: int, dtype: str, seed: int, repeats: int) -> list[li
     model = dm.model(t, alpha=1 / t, **settings)
     start = jax.jit(model.init)(jax.random.key(seed), jnp.asarray(x))
     member = np.asarray(dm.responsibilities(start, jnp.asarray(x)), np.float64)
-    assert model.em is not None
-    first, _ = model.em.maximise(start, dm.statistics(start, jnp.asarray(x))[1])
+    route = model.route(Expectation)
+    assert route is not None
+    first, _ = route.maximise(start, dm.statistics(start, jnp.asarray(x))[1])
     bound = float(dm.elbo(first, jnp.asarray(x), alpha=1 / t, **settings))
     enough = CHANGE * abs(bound)
     course = jp.fit(model, x, init=first, solver=em(tol=0.0, max_steps=MOST), trace=True).trace

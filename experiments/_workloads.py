@@ -298,8 +298,8 @@ def _tree_peer(n: int, d: int, dtype: str, seed: int) -> Callable[[], float]:
 def _forest(n: int, d: int, trees: int, dtype: str, seed: int) -> Callable[[], Outcome]:
     x, y, other_x, other_y = map(jnp.asarray, _trees.examples(n, d, 3, dtype, seed))
     model = random_forest.model(3, trees, _trees.DEPTH, seed=seed)
-    assert model.predict_log_proba is not None
-    predict = jax.jit(model.predict_log_proba)
+    assert model.predict.log_proba is not None
+    predict = jax.jit(model.predict.log_proba)
 
     def run() -> Outcome:
         log_p = predict(jp.fit(model, x, y).params, other_x)

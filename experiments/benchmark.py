@@ -165,7 +165,7 @@ def compare(
             "jaxprob sharded", sharded.x, sharded.y, weights=sharded.weights
         ),
     }
-    binary = model.labels.num_classes == 2
+    binary = model.variables.num_classes == 2
     results: dict[str, tuple] = {}
     others = {"statsmodels newton": partial(statsmodels_fit, x, y)}
     for name, call in (peers(x, y, binary=binary) if penalised else others).items():

@@ -47,7 +47,7 @@ def standard_errors(boot: jp.many.Bootstrap, l2: float) -> dict[str, np.ndarray]
     """(p,) three estimates of the standard error of each parameter."""
     fit = boot.fit
     hess = np.asarray(fit.information)
-    mask = ravel_pytree(fit.model.penalised(fit.params))[0]  # pyright: ignore[reportOptionalCall]
+    mask = ravel_pytree(fit.model.geometry.penalised(fit.params))[0]  # pyright: ignore[reportOptionalCall]
     return {
         "bootstrap": flat_params(boot.statistics()).std(axis=0, ddof=1),
         "infinitesimal jackknife": np.sqrt(np.diag(sensitivity.infinitesimal_jackknife(fit))),
@@ -82,10 +82,10 @@ def main() -> int:
     seconds = time.perf_counter() - start
     print(boot.fits.report())
 
-    log_proba = jax.jit(jax.vmap(lambda p: model.predict_log_proba(p, test_x)))  # pyright: ignore[reportOptionalCall]
+    log_proba = jax.jit(jax.vmap(lambda p: model.predict.log_proba(p, test_x)))  # pyright: ignore[reportOptionalCall]
     p = np.exp(log_proba(boot.statistics()))
     accuracy = (p.argmax(axis=2) == test_y[None, :]).mean(axis=1)
-    here = np.exp(model.predict_log_proba(boot.fit.params, test_x))  # pyright: ignore[reportOptionalCall]
+    here = np.exp(model.predict.log_proba(boot.fit.params, test_x))  # pyright: ignore[reportOptionalCall]
     least = int(np.argmin(here.max(axis=1)))
 
     errors = standard_errors(boot, args.l2)

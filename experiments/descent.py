@@ -25,8 +25,8 @@ from sklearn.datasets import load_breast_cancer, load_wine
 
 import jaxprob as jp
 from experiments import _common
-from jaxprob.models import logistic, softmax
 from jaxprob.contract import Model
+from jaxprob.models import logistic, softmax
 from jaxprob.solvers.problem import Problem, Rows
 
 RATES = (0.1, 0.3, 1.0, 1.9, 2.5)  # times 1/L

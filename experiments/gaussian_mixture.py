@@ -87,7 +87,7 @@ def draw(search: MixtureSearch, ways: dict[str, np.ndarray], x: np.ndarray, out:
     length, width = np.linspace(0.5, 7.5, 150), np.linspace(-0.2, 3.0, 150)
     grid = np.stack(np.meshgrid(length, width), axis=-1).reshape(-1, 2)
     log_p = jax.vmap(gm.log_prob, (None, 0))(params, jnp.asarray(grid)).reshape(150, 150)
-    of = np.argmax(pair.model.predict_log_proba(pair.params, jnp.asarray(x)), axis=1)  # pyright: ignore[reportOptionalCall]
+    of = np.argmax(pair.model.predict.log_proba(pair.params, jnp.asarray(x)), axis=1)  # pyright: ignore[reportOptionalCall]
     axes[1, 0].contour(length, width, log_p, levels=np.arange(-8, 4), cmap="Greys", linewidths=0.8)
     axes[1, 0].scatter(x[:, LENGTH], x[:, WIDTH], c=of, cmap="viridis", s=12)
     axes[1, 0].set(title="log-density of two of four columns, three components")

@@ -16,6 +16,7 @@ probabilities of growers are not on one scale.
 """
 
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from sklearn.datasets import load_wine
 import jaxprob as jp
 from experiments import _common
 from jaxprob import models as m
+from jaxprob.contract import Trait
 from jaxprob.many import cross_validate
 
 COLUMNS = ["flavanoids", "color_intensity"]
@@ -52,14 +54,14 @@ CLASSIFIERS: dict[str, m.Model] = {
 
 def labels_for(model: m.Model, y: np.ndarray) -> np.ndarray:
     """The growers; the first or not where a model has two classes."""
-    assert model.labels is not None
-    return (y == 0).astype(np.int32) if model.labels.num_classes == 2 else y
+    assert model.variables.y is not None
+    return (y == 0).astype(np.int32) if model.variables.num_classes == 2 else y
 
 
 def judge(name: str, model: m.Model, x: np.ndarray, y: np.ndarray | None, seed: int) -> list:
     """A row: what held-out wines say, and the fit to all."""
     begin = time.perf_counter()
-    penalty: Any = {"l2": 1.0} if model.penalised is not None else {}
+    penalty: Any = {"l2": 1.0} if model.geometry.penalised is not None else {}
     key = jax.random.key(seed)
     cv = cross_validate(
         model, x, y, key, num_folds=FOLDS, stratified=y is not None, progress=False, **penalty
@@ -89,10 +91,8 @@ def draw(x: np.ndarray, y: np.ndarray, fits: dict[str, jp.Fit], rows: list[list]
     panels = iter(axes.ravel())
     for name, model in DENSITIES.items():
         ax, fit = next(panels), fits[name]
-        if model.log_density is None:
-            log_p = jax.jit(jax.vmap(model.log_prob, (None, 0)))(fit.params, at)
-        else:
-            log_p = model.log_density(fit.params, at, jnp.asarray(x))
+        made_of = () if Trait.SUM in model.offers else (jnp.asarray(x),)
+        log_p = jax.jit(partial(model.log_probs, made_of=made_of))(fit.params, at)
         p = np.exp(np.asarray(log_p)).reshape(SIDE, SIDE)
         top = np.nanquantile(p, 0.998)  # that of neighbours has narrow peaks
         ax.contourf(first, second, np.minimum(p, top), levels=12, cmap="Greys")
@@ -100,8 +100,8 @@ def draw(x: np.ndarray, y: np.ndarray, fits: dict[str, jp.Fit], rows: list[list]
         ax.set(title=name, xticks=[], yticks=[])
     for name, model in CLASSIFIERS.items():
         ax, fit, own = next(panels), fits[name], labels_for(model, y)
-        rest = () if model.log_density is None else (jnp.asarray(x), jnp.asarray(own))
-        log_p = model.predict_log_proba(fit.params, at, *rest)  # pyright: ignore[reportOptionalCall]
+        rest = () if Trait.SUM in model.offers else (jnp.asarray(x), jnp.asarray(own))
+        log_p = model.predict.log_proba(fit.params, at, *rest)  # pyright: ignore[reportOptionalCall]
         p = np.exp(np.asarray(log_p))
         two = p.shape[1] == 2
         shades = [to_rgb(c) for c in (("grey", COLOURS[0]) if two else COLOURS)]

@@ -26,9 +26,9 @@ from sklearn.datasets import load_breast_cancer
 
 import jaxprob as jp
 from experiments import _common
+from jaxprob.contract import Model
 from jaxprob.many import CrossValidation, cross_validate, fit_many
 from jaxprob.models import logistic, naive_bayes
-from jaxprob.contract import Model
 
 SIZES = (10, 14, 20, 30, 45, 70, 110, 170, 260, 379)
 PARTS = 200
@@ -57,7 +57,7 @@ def parts(n: int, seed: int) -> np.ndarray:
 
 def judged(model: Model, fits: jp.Fit, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """(sizes, parts) accuracy and mean held-out log-likelihood; NaN where a fit is none."""
-    log_p = jax.vmap(model.predict_log_proba, (0, None))(fits.params, jnp.asarray(x))  # pyright: ignore[reportArgumentType]
+    log_p = jax.vmap(model.predict.log_proba, (0, None))(fits.params, jnp.asarray(x))  # pyright: ignore[reportArgumentType]
     right = np.asarray(log_p)[:, np.arange(len(y)), y].mean(axis=1)
     hits = (np.argmax(log_p, axis=2) == y).mean(axis=1)
     good = np.asarray(fits.status) == jp.Status.CONVERGED
@@ -139,7 +139,7 @@ def main() -> int:
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
     rows, numbers = [], {}
     for name, model, colour in zip(NAMES, models, COLOURS, strict=True):
-        l2 = 1.0 if model.penalised is not None else None
+        l2 = 1.0 if model.geometry.penalised is not None else None
         start = time.perf_counter()
         fits = fit_many(model, x, y, weights=weights, l2=l2)
         seconds = time.perf_counter() - start

@@ -29,8 +29,8 @@ from sklearn.datasets import load_breast_cancer, load_digits
 import jaxprob as jp
 from experiments import _common
 from experiments.verify_gradients import reports
-from jaxprob.models import logistic, softmax
 from jaxprob.contract import Model
+from jaxprob.models import logistic, softmax
 
 MOST_CLASSES = 100
 SHOWN_LINES = 24
@@ -220,8 +220,8 @@ def strongest(fit: jp.Fit) -> tuple[int, int]:
 
 
 def _log_proba(fit: jp.Fit, features: pd.DataFrame) -> Any:
-    assert fit.model.predict_log_proba is not None
-    return fit.model.predict_log_proba(fit.params, jnp.asarray(features.to_numpy()))
+    assert fit.model.predict.log_proba is not None
+    return fit.model.predict.log_proba(fit.params, jnp.asarray(features.to_numpy()))
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ import numpy as np
 
 import jaxprob as jp
 from experiments import _common
+from jaxprob.contract import Model, Trait
 from jaxprob.models import gaussian_mixture, kernel_density, logistic, naive_bayes, softmax
-from jaxprob.contract import Model
 from jaxprob.testing import Report, compare_gradients, compare_hessians
 
 MODELS: dict[str, Callable[[], Model]] = {
@@ -71,22 +71,23 @@ def random_data(model: Model, seed: int, n: int = 40, d: int = 4) -> tuple:
     """Parameters, examples (x,) or (x, y), weights and, where the model takes one, an offset."""
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.standard_normal((n, d)))
-    if model.features is not None and model.features.missing:
+    if model.variables.x.missing:
         x = jnp.where(jnp.asarray(rng.uniform(size=x.shape) < 0.2), jnp.nan, x)
     examples = (x,)
-    if model.labels is not None:
-        labels = np.arange(n) % model.labels.num_classes
+    if model.variables.y is not None:
+        labels = np.arange(n) % (model.variables.num_classes or 1)
         examples = x, jnp.asarray(rng.permutation(labels), "int32")
     params = jax.tree.map(
         lambda a: jnp.asarray(rng.standard_normal(a.shape)),
         model.init(jax.random.key(seed), *examples),
     )
-    if model.joint:
-        x, _ = model.sample(params, jax.random.key(seed), jnp.ones((n, d)))  # pyright: ignore[reportOptionalCall]
+    if model.variables.y is not None and not model.variables.is_conditional:
+        x, _ = model.predict.sample(params, jax.random.key(seed), jnp.ones((n, d)))  # pyright: ignore[reportOptionalCall]
         examples = x, *examples[1:]
     offset = None
-    if "offset" in model.extras:
-        shape = (n,) if model.offset_columns is None else (n, model.offset_columns)
+    if model.variables.get("offset") is not None:
+        columns = model.variables.offset_columns
+        shape = (n,) if columns is None else (n, columns)
         offset = jnp.asarray(rng.standard_normal(shape))
     return params, examples, jnp.asarray(rng.exponential(size=n)), offset
 
@@ -97,24 +98,22 @@ def reports(
     """The reports on a model's hand-derived gradient and Hessian, as far as it has them."""
     extra = {} if offset is None else {"offset": offset}
     args = params, examples, weights, extra
-    hard = model.features is None or not model.features.missing
-    hard &= (
-        model.log_density is None
-    )  # far out, autodiff loses digits of sums of kernels; and 64 times the parameters leave
-    # inverse covariances with entries from 1e-80 to 1e80, which no sweep can deal with
+    # Far out, autodiff loses digits of sums of kernels; and 64 times the parameters leave inverse
+    # covariances with entries from 1e-80 to 1e80, which no sweep can deal with.
+    hard = Trait.SUM in model.offers and not model.variables.x.missing
 
     def value(params: Any, examples: tuple, weights: Any, extra: dict) -> Any:
-        return model.log_likelihood(params, *examples, weights, **extra)
+        return model.objective.log_likelihood(params, *examples, weights, **extra)
 
-    if model.grad_log_likelihood is not None:
-        gradient = model.grad_log_likelihood
+    if model.objective.grad is not None:
+        gradient = model.objective.grad
 
         def hand_grad(params: Any, examples: tuple, weights: Any, extra: dict) -> Any:
             return gradient(params, *examples, weights, **extra)
 
         yield "gradient", compare_gradients(value, hand_grad, *args, hard=hard)
-    if model.information is not None:
-        information = model.information
+    if model.objective.information is not None:
+        information = model.objective.information
 
         def hand_hessian(params: Any, examples: tuple, weights: Any, extra: dict) -> Any:
             return -information(params, *examples, weights, **extra)
@@ -139,7 +138,7 @@ def rows(name: str, derivative: str, parameters: str, report: Report) -> list[di
 def verify_model(name: str, model: Model, seed: int) -> list[dict[str, Any]]:
     """The rows of a model, at random and at fitted parameters, given in float32."""
     params, examples, weights, offset = random_data(model, seed)
-    l2 = None if model.penalised is None else 1.0
+    l2 = None if model.geometry.penalised is None else 1.0
     fitted = jp.fit(model, *examples, weights=weights, offset=offset, l2=l2).params
     found = []
     for where, at in (("random", params), ("fitted", fitted)):

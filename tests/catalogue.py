@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprob.models import logistic, softmax
 from jaxprob.contract import Model
+from jaxprob.models import logistic, softmax
 
 MODELS: dict[str, Model] = {
     "logistic": logistic.model(),
@@ -39,10 +39,10 @@ def draw(model: Model, seed: int, *, n: int = 37, d: int = 3, dtype: str = "floa
     """Random parameters and data: every class has an example, some weights are zero."""
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.standard_normal((n, d)) * [10.0**k for k in rng.uniform(-1, 1, d)], dtype)
-    k = model.labels.num_classes
+    k = model.variables.num_classes
     y = jnp.asarray(np.concatenate([np.arange(k), rng.integers(0, k, n - k)]), "int32")
     weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
-    shape = (n,) if model.offset_columns is None else (n, model.offset_columns)
+    shape = (n,) if model.variables.offset_columns is None else (n, model.variables.offset_columns)
     offset = jnp.asarray(rng.standard_normal(shape), dtype)
     params = jax.tree.map(
         lambda a: jnp.asarray(rng.standard_normal(a.shape), dtype), model.init(None, x, y)

@@ -10,13 +10,20 @@ import numpy as np
 from catalogue import MODELS
 from catalogue import draw as draw_linear
 
+from jaxprob.contract import Model, Search, Trait
 from jaxprob.models import decision_tree, knn_classifier, knn_density, random_forest
 from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import kernel_density as kd
 from jaxprob.models import naive_bayes as nb
-from jaxprob.contract import Model
 from jaxprob.solvers import em
+
+
+def search(model: Model) -> Callable[..., Any]:
+    """The model's own search."""
+    route = model.route(Search)
+    assert route is not None
+    return route.search
 
 
 class Example(NamedTuple):
@@ -35,7 +42,7 @@ class Example(NamedTuple):
 
     def terms(self, model: Model) -> jax.Array:
         """(n,) the log-probability of each example; under the others where they are the density."""
-        if model.log_density is None:
+        if Trait.SUM in model.offers:
             keys = tuple(self.extras)
             return jnp.stack(
                 [
@@ -51,7 +58,7 @@ class Example(NamedTuple):
 
     def made_of(self, model: Model) -> tuple[jax.Array, ...]:
         """What functions of the density take as their last arguments."""
-        return () if model.log_density is None else (*self.data, self.weights)
+        return () if Trait.SUM in model.offers else (*self.data, self.weights)
 
 
 class Entry(NamedTuple):
@@ -80,7 +87,7 @@ def _linear(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> 
 def _over_labels(model: Model, example: Example) -> float:
     """The sum over y, for the first example."""
     own = {name: a[0] for name, a in example.extras.items()}
-    labels = jnp.arange(model.labels.num_classes)
+    labels = jnp.arange(model.variables.num_classes)
     rest = example.made_of(model)
     each = [model.log_prob(example.params, example.x[0], y, *rest, **own) for y in labels]
     return float(sum(map(jnp.exp, each)))
@@ -129,7 +136,7 @@ def _width(features: tuple) -> int:
 
 def _bayes(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
     features = dict(model.log_prob.settings)["features"]
-    rng, d, k = np.random.default_rng(seed), _width(features), model.labels.num_classes
+    rng, d, k = np.random.default_rng(seed), _width(features), model.variables.num_classes
     x = np.zeros((n, d))
     for family, own in columns(features, d):
         if isinstance(family, nb.Gaussian):
@@ -161,7 +168,7 @@ def _over_everything(model: Model, example: Example) -> float:
     if any(isinstance(family, nb.Multinomial) for family in features):
         points = points[points.sum(axis=1) == NUM_THINGS]
     some = jax.vmap(model.log_prob, (None, 0, None))
-    labels = jnp.arange(model.labels.num_classes)
+    labels = jnp.arange(model.variables.num_classes)
     x = jnp.asarray(points, example.x.dtype)
     return cell * float(sum(jnp.sum(jnp.exp(some(example.params, x, y))) for y in labels))
 
@@ -176,7 +183,7 @@ def _points(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> 
     """Two clusters in two columns, with entries that are missing where the model has that."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, 2)) + 3.0 * (np.arange(n)[:, None] % 2)
-    if model.features is not None and model.features.missing:
+    if model.variables.x.missing:
         x[rng.uniform(size=n) < 0.2, rng.integers(2)] = np.nan
     x = jnp.asarray(x, dtype)
     params = jax.tree.map(
@@ -190,7 +197,7 @@ def _over_the_line(model: Model, example: Example) -> float:
     """The integral over the only column, from one kink to the next by Gauss and Legendre."""
     inner, far = np.asarray(example.x[:, 0], np.float64), 2.0 ** np.arange(-2, 6)
     ends = np.concatenate([inner, inner.max() + far, inner.min() - far])
-    ends = np.unique(np.maximum(ends, 0.0) if model.features else ends)
+    ends = np.unique(np.maximum(ends, 0.0) if model.variables.x.valid else ends)
     nodes, weights = np.polynomial.legendre.leggauss(60)
     half = np.diff(ends)[:, None] / 2
     x = (ends[:-1, None] + half * (1 + nodes[None, :])).ravel()
@@ -204,10 +211,10 @@ def _over_the_plane(model: Model, example: Example) -> float:
     """The integral over both columns."""
     x = np.stack(np.meshgrid(GRID, GRID), axis=-1).reshape(-1, 2)
     x = jnp.asarray(x, example.x.dtype)
-    if model.log_density is None:
+    if Trait.SUM in model.offers:
         each = jax.vmap(model.log_prob, (None, 0))(example.params, x)
     else:
-        each = model.log_density(example.params, x, example.x, example.weights)
+        each = model.objective.density(example.params, x, example.x, example.weights)
     return (GRID[1] - GRID[0]) ** 2 * float(jnp.sum(jnp.exp(each)))
 
 
@@ -266,13 +273,14 @@ def _kernel_entry(kernel: str = "gaussian", bandwidth: str = "diagonal", **own: 
 def _neighbours(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
     """Two clusters in two columns, with ties, and labels where the model has them."""
     rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, n) if model.labels is None else rng.integers(0, 3, n)
+    y = rng.integers(0, 2, n) if model.variables.y is None else rng.integers(0, 3, n)
     x = jnp.asarray(np.round(rng.standard_normal((n, 2)) + 2.0 * y[:, None], 1), dtype)
-    labels = None if model.labels is None else jnp.asarray(y, "int32")
+    labels = None if model.variables.y is None else jnp.asarray(y, "int32")
     weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
     data = (x,) if labels is None else (x, labels)
-    grows = model.choose is not None and model.log_density is None
-    params = model.choose(*data).params if grows else model.init(None, *data, weights=weights)
+    grows = Trait.SEARCH | Trait.SUM in model.offers
+    start = model.init(None, *data, weights=weights)
+    params = search(model)(*data).params if grows else start
     return Example(params, *data, *[None] * (2 - len(data)), weights, {})
 
 
@@ -282,7 +290,9 @@ def _in_the_box(model: Model, example: Example) -> float:
     low, high = x[w > 0].min(axis=0), x[w > 0].max(axis=0)
     middle = (np.arange(num) + 0.5) / num
     at = np.stack(np.meshgrid(middle, middle), axis=-1).reshape(-1, 2) * (high - low) + low
-    log_p = model.log_density(example.params, jnp.asarray(at, x.dtype), *example.made_of(model))
+    log_p = model.objective.density(
+        example.params, jnp.asarray(at, x.dtype), *example.made_of(model)
+    )
     return float(np.mean(np.exp(np.asarray(log_p, float))) * np.prod(high - low))
 
 

@@ -10,8 +10,8 @@ N, D, B = 60, 2, 6
 def draw_lanes(model, own, *, dtype="float64", size=B, seed=0):
     """Arguments of `fit_many`, those named with a lane axis; the classes overlap in every lane."""
     rng = np.random.default_rng(seed)
-    k = model.labels.num_classes
-    columns = () if model.offset_columns is None else (k,)
+    k = model.variables.num_classes
+    columns = () if model.variables.offset_columns is None else (k,)
     drawn = {
         "x": rng.standard_normal((size, N, D)),
         "y": rng.integers(0, k, (size, N)),
@@ -42,7 +42,7 @@ def matrix(params):
 def by_hand(model, x, y, weights=None, offset=None, l2=0.0, init=None):
     """Parameters as `matrix` has them and log-likelihood, by Newton's method in NumPy."""
     del init
-    n, classes = len(x), model.labels.num_classes
+    n, classes = len(x), model.variables.num_classes
     template = model.init(None, jnp.zeros((1, x.shape[1])))
     free = [1] if template.weights.ndim == 1 else range(len(template.weights))
     x = np.asarray(x, float)

@@ -13,8 +13,8 @@ from jax.flatten_util import ravel_pytree
 from tolerances import EPS, SAME_SUM
 
 import jaxprob as jp
+from jaxprob.contract import Trait
 from jaxprob.many import fit_many
-from jaxprob.contract import hyperparameters
 from jaxprob.runtime import programs
 from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
@@ -89,7 +89,7 @@ def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
     assert terms.shape == (len(x),)
     assert terms.dtype == dtype
     terms = np.asarray(terms, np.float64) * np.asarray(weights, np.float64)
-    got = model.log_likelihood(params, *example.data, weights, **extras)
+    got = model.objective.log_likelihood(params, *example.data, weights, **extras)
     assert got.dtype == dtype
     assert abs(float(got) - terms.sum()) <= SAME_SUM[dtype] * np.abs(terms).sum()
 
@@ -103,19 +103,20 @@ def test_derivatives_by_hand_are_those_of_jax(entry, dtype, seed):
         return lambda params, data, weights: fn(params, *data, weights, **example.extras)
 
     args = example.params, example.data, example.weights
-    value = bound(model.log_likelihood)
-    if model.grad_log_likelihood is None:
+    value = bound(model.objective.log_likelihood)
+    if model.objective.grad is None:
         pytest.skip("no derivative by hand: jax.grad takes its place in fits")
-    assert_gradients_match(value, bound(model.grad_log_likelihood), *args, hard=entry.hard)
-    if seed == 0 and model.information is not None:
-        hand = bound(model.information)
+    assert_gradients_match(value, bound(model.objective.grad), *args, hard=entry.hard)
+    if seed == 0 and model.objective.information is not None:
+        hand = bound(model.objective.information)
         assert_hessians_match(value, lambda *a: -hand(*a), *args, hard=entry.hard)
 
 
 def functions(model):
     """Those that sum over examples."""
-    some = model.log_likelihood, model.bound, model.grad_log_likelihood, model.information
-    return [fn for fn in some if fn is not None]
+    of = model.objective
+    some = (of.value, of.log_likelihood, of.grad, of.information)
+    return [fn for fn in dict.fromkeys(some) if fn is not None]
 
 
 def densities(model, example):
@@ -123,10 +124,10 @@ def densities(model, example):
 
     A leave-one-out likelihood can: an example's repeats are other examples, its weight is its own.
     """
-    if model.log_density is None:
+    if Trait.SUM in model.offers:
         return functions(model)
     own = example.data
-    return [lambda params, *data: model.log_density(params, *own, *data)]
+    return [lambda params, *data: model.objective.density(params, *own, *data)]
 
 
 def test_calls_outside_of_jit_compile_once(entry, x64, monkeypatch):
@@ -136,13 +137,13 @@ def test_calls_outside_of_jit_compile_once(entry, x64, monkeypatch):
     params, x, extras, made_of = example.params, example.x, example.extras, example.made_of(model)
 
     def call():
-        for fn in (*functions(model), model.log_likelihood_and_grad):
+        for fn in (*functions(model), model.objective.value_and_grad):
             if fn is not None:
                 fn(params, *example.data, example.weights, **extras)
-        if model.predict_log_proba is not None:
-            model.predict_log_proba(params, x, *made_of, **extras)
-        if model.log_density is not None:
-            model.log_density(params, *example.data, *made_of)
+        if model.predict.log_proba is not None:
+            model.predict.log_proba(params, x, *made_of, **extras)
+        if Trait.SUM not in model.offers:
+            model.objective.density(params, *example.data, *made_of)
 
     call()
     COMPILED_PROGRAMS.clear()
@@ -186,19 +187,19 @@ def test_jit_is_eager_and_vmap_is_a_loop(entry, x64):
 def test_functions_of_a_model_can_be_compiled_as_they_are(entry):
     model = entry.model
     params, _, _, weights, extras = example = entry.draw(model, 4, dtype="float32")
-    value = jax.jit(model.log_likelihood)(params, *example.data, weights, **extras)
-    expected = model.log_likelihood(params, *example.data, weights, **extras)
+    value = jax.jit(model.objective.log_likelihood)(params, *example.data, weights, **extras)
+    expected = model.objective.log_likelihood(params, *example.data, weights, **extras)
     assert jnp.allclose(value, expected, rtol=1e-5)
 
 
 def test_probabilities_of_classes_are_those_of_the_density(entry, dtype):
     model = entry.model
-    if model.labels is None:
+    if model.variables.y is None:
         pytest.skip("no classes; components are tested with their own model")
     params, x, y, _, extras = example = entry.draw(model, 5, dtype=dtype)
     rest = example.made_of(model)
-    log_p = model.predict_log_proba(params, x, *rest, **extras)
-    k = model.labels.num_classes
+    log_p = model.predict.log_proba(params, x, *rest, **extras)
+    k = model.variables.num_classes
     assert log_p.shape == (len(y), k)
     np.testing.assert_allclose(jnp.sum(jnp.exp(log_p), axis=1), 1.0, atol=16 * EPS[dtype])
     own = {name: a[0] for name, a in extras.items()}
@@ -211,11 +212,11 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
     """Of classes, and of each feature times each class: within 5 standard errors."""
     model, count = entry.model, 20_000
     params, x, _, _, extras = example = entry.draw(model, 6, n=5, dtype=dtype)
-    if model.sample is None:
+    if model.predict.sample is None:
         pytest.skip("no finite mass: there is nothing to draw from")
     made_of = example.made_of(model)
-    if model.labels is None:
-        drawn = model.sample(params, jax.random.key(0), count, *made_of)
+    if model.variables.y is None:
+        drawn = model.predict.sample(params, jax.random.key(0), count, *made_of)
         assert drawn.shape == (count, x.shape[1])
         assert drawn.dtype == dtype
         if made_of:
@@ -223,18 +224,18 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
         else:
             assert_scores_vanish(model, params, drawn)
         return
-    if not model.joint:
+    if model.variables.is_conditional:
         keys = jax.random.split(jax.random.key(0), count)
-        draws = jax.vmap(lambda key: model.sample(params, key, x, *made_of, **extras))(keys)
+        draws = jax.vmap(lambda key: model.predict.sample(params, key, x, *made_of, **extras))(keys)
         assert draws.dtype == jnp.int32
-        p = np.exp(flat_rows(model.predict_log_proba(params, x, *made_of, **extras)))
-        for k in range(model.labels.num_classes):
+        p = np.exp(flat_rows(model.predict.log_proba(params, x, *made_of, **extras)))
+        for k in range(model.variables.num_classes):
             share = np.mean(np.asarray(draws) == k, axis=0)
             error = np.sqrt(p[:, k] * (1 - p[:, k]) / count)
             assert np.all(np.abs(share - p[:, k]) <= 5 * error + 1 / count)
         return
     many = jnp.repeat(x[:1], count, axis=0)
-    drawn, y = model.sample(params, jax.random.key(0), many)
+    drawn, y = model.predict.sample(params, jax.random.key(0), many)
     assert drawn.shape == many.shape
     assert drawn.dtype == dtype
     assert y.dtype == jnp.int32
@@ -243,7 +244,7 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
 
 def assert_scores_vanish(model, params, *drawn):
     """Under its own density the mean gradient is zero."""
-    grad = model.grad_log_likelihood or jax.grad(model.log_likelihood)
+    grad = model.objective.grad or jax.grad(model.objective.log_likelihood)
     one = jax.jit(jax.vmap(lambda *own: grad(params, *[a[None] for a in own])))
     scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(one(*drawn)))
     error = np.std(scores, axis=0) / np.sqrt(len(scores))
@@ -257,7 +258,7 @@ def assert_powers_have_their_mean(model, params, drawn, points, weights):
     cell = grid[1] - grid[0]
     axes = [grid] * points.shape[1]
     every = jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), -1), points.dtype)
-    p = model.log_density(params, every.reshape(-1, len(axes)), points, weights)
+    p = model.objective.density(params, every.reshape(-1, len(axes)), points, weights)
     p = np.exp(flat_rows(p)).reshape([len(grid)] * len(axes)) * cell ** len(axes)
     p = p.reshape(len(grid), -1).sum(axis=1)
     for power in (1, 2, 3):
@@ -277,8 +278,10 @@ def test_a_fit_is_a_maximum(entry, x64):
     _, _, _, weights, extras = example = entry.draw(model, 7, n=200)
     found = jp.fit(model, *example.data, weights=weights, **extras, solver=entry.solver)
     assert jp.Status(int(found.status)).name == "CONVERGED"
-    if model.choose is not None:
-        value = float(model.log_likelihood(found.params, *example.data, weights, **extras))
+    if Trait.SEARCH in model.offers:
+        value = float(
+            model.objective.log_likelihood(found.params, *example.data, weights, **extras)
+        )
         assert abs(float(found.objective) - value) <= 1e-12 * abs(value)
         assert np.isnan(float(found.grad_norm))
         return
@@ -286,14 +289,13 @@ def test_a_fit_is_a_maximum(entry, x64):
     assert float(found.gap) <= 1e-9
 
     def objective(params):
-        follows = hyperparameters(model, *example.data, weights=weights)
-        prior = 0.0 if model.log_prior is None else model.log_prior(params, *follows)
-        value = model.bound or model.log_likelihood
-        return float(value(params, *example.data, weights, **extras) + prior)
+        follows = model.hyperparameters(*example.data, weights=weights)
+        prior = 0.0 if model.prior is None else model.prior.log_prob(params, *follows)
+        return float(model.objective.value(params, *example.data, weights, **extras) + prior)
 
     best, (theta, back) = objective(found.params), ravel_pytree(found.params)
     assert abs(float(found.objective) - best) <= 1e-12 * abs(best)
-    value = float(model.log_likelihood(found.params, *example.data, weights, **extras))
+    value = float(model.objective.log_likelihood(found.params, *example.data, weights, **extras))
     assert abs(float(found.log_likelihood) - value) <= 1e-12 * abs(value)
     rng = np.random.default_rng(0)
     for size in (1e-3, 1e-1):
@@ -331,14 +333,14 @@ def test_the_derivative_of_a_fit_is_that_of_the_optimum(name, x64):
     _, _, _, weights, extras = example = entry.draw(model, 9, n=60)
     weights, settings = weights + 0.5, extras | {"solver": entry.solver}
 
-    if model.choose is not None:
+    if Trait.SEARCH in model.offers:
         with pytest.raises(TypeError, match="is chosen rather than computed"):
             jax.grad(lambda w: jp.fit(model, *example.data, weights=w).log_likelihood)(weights)
         return
 
     def at(weights):
         params = jp.fit(model, *example.data, weights=weights, **settings).params
-        canonical = model.canonical or (lambda params: params)
+        canonical = model.geometry.canonical or (lambda params: params)
         return ravel_pytree(canonical(params))[0]
 
     along = jnp.asarray(np.random.default_rng(2).standard_normal(60))
@@ -355,7 +357,7 @@ def test_the_derivative_of_a_fit_is_that_of_the_optimum(name, x64):
 def test_bad_input_is_named(entry):
     model = entry.model
     _, x, y, weights, _ = example = entry.draw(model, 10, dtype="float32")
-    may_miss = model.features is not None and model.features.missing
+    may_miss = model.variables.x.missing
     numbers = "x: expected finite numbers" + (" or NaN" if may_miss else "")
     for bad in ("inf",) if may_miss else ("nan", "inf"):
         with pytest.raises(ValueError, match=f"{numbers}, got {bad} in row 2, column 0"):
@@ -367,7 +369,7 @@ def test_bad_input_is_named(entry):
         with pytest.raises(ValueError, match=r"y: expected labels 0\.\..* got None"):
             jp.fit(model, x)
         with pytest.raises(ValueError, match=r"y: expected integers 0\.\."):
-            jp.fit(model, x, y.at[0].set(model.labels.num_classes))
+            jp.fit(model, x, y.at[0].set(model.variables.num_classes))
     with pytest.raises(ValueError, match="weights: expected finite numbers of at least 0"):
         jp.fit(model, *example.data, weights=weights.at[0].set(-1.0))
     with pytest.raises(ValueError, match=r"weights: expected a positive sum"):

@@ -16,6 +16,7 @@ import scipy.sparse
 from jax.experimental.sparse import BCOO
 
 from jaxprob import fit, many, use_all_cores
+from jaxprob.contract import Classes, Variables
 from jaxprob.data import as_array, check_data, check_scalar, feature_names, shard, violations
 from jaxprob.models import logistic, softmax
 from jaxprob.solvers import em, gradient, lbfgs, newton, proximal
@@ -227,7 +228,7 @@ def test_penalties_of_a_model_without_penalised_parameters(no_run):
 
 
 def test_an_offset_of_a_model_that_takes_none(no_run):
-    with raises(ValueError, "offset: expected one of the keywords of the model, (), got offset"):
+    with raises(ValueError, "offset: expected none, since the model takes no offset, got one"):
         fit(LOGISTIC._replace(extras=()), X, Y, offset=np.zeros(N))
 
 
@@ -548,6 +549,8 @@ VALUES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_violations(name):
-    found = violations(*jax.tree.map(jnp.asarray, VALUES[name]), num_classes=2)
+    found = violations(
+        *jax.tree.map(jnp.asarray, VALUES[name]), variables=Variables.conditional(Classes(2))
+    )
     assert [key for key, value in found._asdict().items() if value] == [name] * (name != "nothing")
     assert bool(found.invalid) == (name not in ("no_weight", "nothing"))

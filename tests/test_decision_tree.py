@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import search
 from scipy.special import xlogy
 from sklearn.datasets import load_iris, load_wine
 from sklearn.tree import DecisionTreeClassifier
@@ -325,12 +326,12 @@ def test_the_log_likelihood_is_the_sum_over_examples(dtype):
     x, y, c = few_values(10, missing=0.2)
     x, c = jnp.asarray(x, dtype), jnp.asarray(c, dtype)
     model = dt.model(3, depth=3)
-    params = model.choose(x, y, c).params
+    params = search(model)(x, y, c).params
     each = np.array([model.log_prob(params, x[i], y[i]) for i in range(len(y))], float)
-    got = model.log_likelihood(params, x, jnp.asarray(y), c)
+    got = model.objective.log_likelihood(params, x, jnp.asarray(y), c)
     assert got.dtype == dtype
     assert abs(float(got) - float(c @ each)) <= SAME_SUM[dtype] * float(c @ np.abs(each))
-    every = np.exp(np.asarray(model.predict_log_proba(params, x), float))
+    every = np.exp(np.asarray(model.predict.log_proba(params, x), float))
     np.testing.assert_allclose(every.sum(axis=1), 1.0, rtol=8 * EPS[dtype])
 
 
@@ -338,8 +339,8 @@ def test_leaves_have_the_mean_of_their_posterior(x64):
     x = jnp.array([[0.0], [0.0], [0.0], [1.0]])
     y = jnp.array([0, 0, 1, 1])
     model = dt.model(2, 1, smoothing=0.5)
-    params = model.choose(x, y).params
-    got = np.exp(model.predict_log_proba(params, x[jnp.array([0, 3])]))
+    params = search(model)(x, y).params
+    got = np.exp(model.predict.log_proba(params, x[jnp.array([0, 3])]))
     np.testing.assert_allclose(got, [[2.5 / 4, 1.5 / 4], [0.5 / 2, 1.5 / 2]], rtol=1e-15)
     bare = dt.predict_log_proba(params, x[3:], smoothing=0.0)
     assert bare.tolist() == [[-np.inf, 0.0]]
@@ -495,11 +496,11 @@ def test_labels_are_drawn_as_predicted():
     x, y, c = few_values(14)
     x = jnp.asarray(x, "float32")
     model = dt.model(3, 2)
-    params = model.choose(x, y, jnp.asarray(c, "float32")).params
-    draws = jax.vmap(lambda key: model.sample(params, key, x))(
+    params = search(model)(x, y, jnp.asarray(c, "float32")).params
+    draws = jax.vmap(lambda key: model.predict.sample(params, key, x))(
         jax.random.split(jax.random.key(0), 4_000)
     )
-    p = np.exp(model.predict_log_proba(params, x))
+    p = np.exp(model.predict.log_proba(params, x))
     for k in range(3):
         error = np.sqrt(p[:, k] * (1 - p[:, k]) / 4_000)
         assert (np.abs(np.mean(draws == k, axis=0) - p[:, k]) <= 5 * error).all()

@@ -15,6 +15,7 @@ from sklearn.mixture import BayesianGaussianMixture
 from tolerances import EPS, SAME_SUM
 
 import jaxprob as jp
+from jaxprob.contract import Expectation
 from jaxprob.many import restarts
 from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models.dirichlet import normal_wishart, sticks
@@ -48,7 +49,7 @@ def some(*values, often):
 
 def bits(**settings):
     """What the model binds, for functions that take it apart."""
-    return dict(dm.model(1, **settings).log_prior.settings)
+    return dict(dm.model(1, **settings).prior.log_prob.settings)
 
 
 def random_params(seed, t=4, d=2, learned=True, dtype="float64"):
@@ -175,7 +176,8 @@ def test_the_bound_is_the_sum_of_its_terms(learned, d, x64):
     value = jax.jit(lambda params: dm.elbo(params, jnp.asarray(x), jnp.asarray(c), **own))
 
     def step(params):
-        return model.em.maximise(params, dm.statistics(params, jnp.asarray(x), jnp.asarray(c))[1])
+        sums = dm.statistics(params, jnp.asarray(x), jnp.asarray(c))[1]
+        return model.route(Expectation).maximise(params, sums)
 
     start = random_params(2, d=d, learned=learned)
     for params in (start, jax.jit(step)(start)[0]):
@@ -192,8 +194,9 @@ def test_with_one_component_the_bound_is_the_evidence(x64):
         start = random_params(0, t=1, learned=alpha is None)
 
         def after_a_step(params, model=model):
-            made, _ = model.em.maximise(params, dm.statistics(params, jnp.asarray(x))[1])
-            return dm.bound(made, jnp.asarray(x)) + model.log_prior(made)
+            sums = dm.statistics(params, jnp.asarray(x))[1]
+            made, _ = model.route(Expectation).maximise(params, sums)
+            return dm.bound(made, jnp.asarray(x)) + model.prior.log_prob(made)
 
         got = jax.jit(after_a_step)(start)
         assert abs(float(got) - log_evidence(x, **SETTINGS)) <= 1e-11
@@ -525,8 +528,8 @@ def test_lanes_are_a_loop(compiled, x64):
 
     def step(params, x):
         value, sums = dm.statistics(params, x)
-        made, status = model.em.maximise(params, sums)
-        density = dm.bound(params, x), dm.log_likelihood(params, x), model.log_prior(params)
+        made, status = model.route(Expectation).maximise(params, sums)
+        density = dm.bound(params, x), dm.log_likelihood(params, x), model.prior.log_prob(params)
         return value, dm.grad_of_statistics(params, sums), made, density, status
 
     lanes = jax.jit(jax.vmap(step, (0, None)))(many, x)

@@ -78,7 +78,7 @@ def test_half_the_log_determinant_and_its_gradient(dtype, name):
 
     def by_autodiff(theta):
         info = problem.information(theta)
-        if problem.model.canonical is not None:
+        if problem.model.geometry.canonical is not None:
             eye = jnp.eye(len(theta), dtype=theta.dtype)
             info = info + eye - jax.vmap(problem.canonical)(eye)
         return jnp.linalg.slogdet(info)[1] / 2

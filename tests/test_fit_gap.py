@@ -31,7 +31,7 @@ PENALTIES = {
 def problems(model, penalty, dtype):
     """One random problem a lane, labels drawn from the model, with weights and offsets."""
     rng = np.random.default_rng(1)
-    num_classes = model.labels.num_classes
+    num_classes = model.variables.num_classes
     x = rng.normal(size=(NUM_LANES, N, D)) * rng.choice([0.1, 1.0, 5.0], (NUM_LANES, 1, D))
     z = x @ rng.normal(size=(NUM_LANES, D, num_classes)) / 2
     y = np.argmax(z + rng.gumbel(size=z.shape), axis=-1)

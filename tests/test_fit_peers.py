@@ -120,7 +120,7 @@ def test_l2_is_one_over_c_of_scikit_learn(name, inverse_penalty):
     np.testing.assert_allclose(
         np.atleast_1d(ours.params.bias), theirs.intercept_, rtol=0, atol=1e-8
     )
-    log_proba = ours.model.predict_log_proba(ours.params, jax.numpy.asarray(x))
+    log_proba = ours.model.predict.log_proba(ours.params, jax.numpy.asarray(x))
     np.testing.assert_allclose(np.exp(log_proba), theirs.predict_proba(x), rtol=0, atol=1e-8)
 
 
@@ -165,7 +165,7 @@ def test_l1_on_raw_features_meets_the_conditions_of_an_optimum(name, l1):
     x, y = raw(name)
     result = fit(model_of(y), x, y, l1=l1)
     assert result.status == Status.CONVERGED
-    log_p = result.model.predict_log_proba(result.params, jax.numpy.asarray(x))
+    log_p = result.model.predict.log_proba(result.params, jax.numpy.asarray(x))
     residual = np.eye(log_p.shape[1])[y] - np.exp(log_p)
     weights = np.atleast_2d(result.params.weights)
     residual = residual[:, 1:] if len(weights) == 1 else residual[:, : len(weights)]

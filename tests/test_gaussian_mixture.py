@@ -65,7 +65,7 @@ def test_a_fit_is_that_of_scikit_learn_from_the_same_start(covariance, x64):
     np.testing.assert_allclose(fit.params.means, other.means_, rtol=0, atol=1e-6)
     np.testing.assert_allclose(fit.params.weights, other.weights_, rtol=0, atol=1e-6)
     assert abs(float(fit.log_likelihood) / len(x) - other.score(x)) <= EIGHT_DIGITS
-    r = jnp.exp(model.predict_log_proba(fit.params, jnp.asarray(x)))
+    r = jnp.exp(model.predict.log_proba(fit.params, jnp.asarray(x)))
     np.testing.assert_allclose(r, other.predict_proba(x), rtol=0, atol=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_missing_entries_are_expected_exactly(x64):
     x[rng.uniform(size=400) < 0.5, 1] = np.nan
     model = gm.model(1, missing=True)
     fit = jp.fit(model, x, solver=PRECISE)
-    grad = jax.grad(model.log_likelihood)(fit.params, jnp.asarray(x))
+    grad = jax.grad(model.objective.log_likelihood)(fit.params, jnp.asarray(x))
     assert float(jnp.max(jnp.abs(ravel_pytree(grad)[0]))) <= 1e-6
     # Only x1 is missing, and x0 is always seen: the regression of the complete ones (Little 1976).
     seen = ~np.isnan(x[:, 1])
@@ -247,7 +247,7 @@ def test_a_search_knows_how_many_components_iris_has(x64):
     assert abs(found.bic[0, 1] - other.bic(x)) <= 1e-3
     assert "← best BIC ICL" in str(found)
     assert jp.summary(best).log_likelihood == float(best.log_likelihood)
-    each = best.model.predict_log_proba(best.params, jnp.asarray(x))
+    each = best.model.predict.log_proba(best.params, jnp.asarray(x))
     entropy = -float(jnp.sum(jnp.exp(each) * each))
     assert abs(found.icl[0, 1] - found.bic[0, 1] - 2 * entropy) <= 1e-9
     with pytest.raises(ValueError, match="criterion: expected one of"):
@@ -325,7 +325,9 @@ def test_batches_lead_to_the_maximum_of_all(x64):
     found = minibatch_em(model, batches * 5, model.init(None, jnp.asarray(batches[0])))
     assert int(found.status) == jp.Status.MAX_STEPS
     assert int(found.num_batches) == 100
-    left = float(whole.log_likelihood - model.log_likelihood(found.params, jnp.asarray(x)))
+    left = float(
+        whole.log_likelihood - model.objective.log_likelihood(found.params, jnp.asarray(x))
+    )
     assert left <= 10  # of 4000 examples: about the standard error of as many parameters
     assert abs(float(found.log_likelihood) - float(whole.log_likelihood) / 4000) <= 0.1
     on = minibatch_em(model, batches, found)

@@ -204,7 +204,10 @@ def test_the_chosen_number_is_the_best_of_all(x64):
         by_hand.append(float(sum(each)))
         if k == 3:
             break
-    values = [float(model.log_likelihood(kc.Params(jnp.int32(k)), x, y, w)) for k in range(1, 31)]
+    values = [
+        float(model.objective.log_likelihood(kc.Params(jnp.int32(k)), x, y, w))
+        for k in range(1, 31)
+    ]
     np.testing.assert_allclose(values[:3], by_hand, rtol=1e-12)
     assert int(found.params.num_neighbours) == 1 + int(np.argmax(values))
     assert float(found.log_likelihood) == pytest.approx(max(values), rel=1e-12)

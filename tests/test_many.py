@@ -13,9 +13,9 @@ from tolerances import EIGHT_DIGITS, EPS, SAME_FIT
 
 import jaxprob as jp
 from jaxprob import Status, fit
+from jaxprob.contract import Bind, Classes, Likelihood, Model, Real, Variables
 from jaxprob.many import fit_many
 from jaxprob.models import logistic
-from jaxprob.contract import Bind, Labels, Model
 from jaxprob.solvers import lbfgs
 
 LOGISTIC = logistic.model()
@@ -186,10 +186,10 @@ def log_likelihood_of_cloglog(params, x, y, weights=None, *, offset=None):
 
 CLOGLOG = Model(
     name="complementary log-log regression",
-    labels=Labels(2),
+    variables=Variables.conditional(Classes(2), Real()),
     init=Bind(start_of_cloglog),
     log_prob=Bind(log_prob_of_cloglog),
-    log_likelihood=Bind(log_likelihood_of_cloglog),
+    objective=Likelihood(Bind(log_likelihood_of_cloglog)),
 )
 
 
@@ -213,5 +213,5 @@ def test_a_model_without_proofs_or_derivatives(x64):
         np.testing.assert_allclose(jp.summary(one).standard_error, errors, rtol=1e-6)
     with pytest.raises(ValueError, match="l1, l2: complementary log-log regression has no param"):
         fit_many(CLOGLOG, **given, l2=[1.0] * B)
-    with pytest.raises(ValueError, match="offset: expected one of the keywords of the model"):
+    with pytest.raises(ValueError, match="offset: expected none, since the model takes no offset"):
         fit_many(CLOGLOG, **given, offset=np.zeros((B, N)))

@@ -44,7 +44,7 @@ def test_log_prob_of_one_example_is_the_specification(model, dtype):
     ]
     assert all(t.shape == () and t.dtype == dtype for t in terms)
     expected = sum(float(w) * float(t) for w, t in zip(weights, terms, strict=True))
-    got = model.log_likelihood(params, x, y, weights, offset=offset)
+    got = model.objective.log_likelihood(params, x, y, weights, offset=offset)
     assert got.dtype == dtype
     close(got, expected, dtype, scale=size(params, x, weights))
 
@@ -62,7 +62,7 @@ def test_log_prob_against_exact_arithmetic(model, x64):
         ]
         if model.name == "logistic regression":
             own = [0, *own]
-        elif len(own) < model.labels.num_classes:
+        elif len(own) < model.variables.num_classes:
             own = [*own, 0]
         z = [a + c for a, c in zip(own, o, strict=True)]
         exact = z[int(y[i])] - mpmath.log(mpmath.fsum(mpmath.exp(v) for v in z))
@@ -73,10 +73,10 @@ def test_log_prob_against_exact_arithmetic(model, x64):
 
 def test_probabilities_are_those_of_the_labels_and_sum_to_one(model, dtype):
     params, x, _, _, offset = draw(model, 2, dtype=dtype)
-    log_p = model.predict_log_proba(params, x, offset=offset)
-    assert log_p.shape == (len(x), model.labels.num_classes)
+    log_p = model.predict.log_proba(params, x, offset=offset)
+    assert log_p.shape == (len(x), model.variables.num_classes)
     np.testing.assert_allclose(jnp.sum(jnp.exp(log_p), axis=1), 1.0, atol=16 * EPS[dtype])
-    for k in range(model.labels.num_classes):
+    for k in range(model.variables.num_classes):
         y = jnp.full(len(x), k)
         own = [model.log_prob(params, a, b, offset=o) for a, b, o in zip(x, y, offset, strict=True)]
         scale = size(params, x, np.ones(len(x)))
@@ -94,13 +94,13 @@ def test_derivatives(name, where):
         params = jax.tree.map(lambda a: 1e3 * a + 30, params)
 
     def value(params, x, y, weights, offset):
-        return model.log_likelihood(params, x, y, weights, offset=offset)
+        return model.objective.log_likelihood(params, x, y, weights, offset=offset)
 
     def gradient(params, x, y, weights, offset):
-        return model.grad_log_likelihood(params, x, y, weights, offset=offset)
+        return model.objective.grad(params, x, y, weights, offset=offset)
 
     def hessian(params, x, y, weights, offset):
-        return -model.information(params, x, y, weights, offset=offset)
+        return -model.objective.information(params, x, y, weights, offset=offset)
 
     args = params, x, y, weights, offset
     assert_gradients_match(value, gradient, *args, hard=where == "fitted")
@@ -111,14 +111,19 @@ def test_value_and_gradient_from_one_pass_are_the_two(model, dtype):
     params, x, y, weights, offset = draw(model, 4, dtype=dtype)
     scale = size(params, x, weights)
     for block_bytes in (None, 1 << 10):
-        value, grad = model.log_likelihood_and_grad(
+        value, grad = model.objective.value_and_grad(
             params, x, y, weights, offset=offset, block_bytes=block_bytes
         )
         assert jax.tree.map(lambda a: (a.shape, a.dtype), grad) == jax.tree.map(
             lambda a: (a.shape, a.dtype), params
         )
-        close(value, model.log_likelihood(params, x, y, weights, offset=offset), dtype, scale=scale)
-        expected = model.grad_log_likelihood(params, x, y, weights, offset=offset)
+        close(
+            value,
+            model.objective.log_likelihood(params, x, y, weights, offset=offset),
+            dtype,
+            scale=scale,
+        )
+        expected = model.objective.grad(params, x, y, weights, offset=offset)
         close(grad, expected, dtype, scale=scale)
 
 
@@ -128,7 +133,7 @@ def test_weights_are_repeated_rows(model, dtype):
     again = np.repeat(np.arange(len(y)), counts)
     weights = jnp.asarray(counts, dtype)
     scale = size(params, x, weights)
-    for fn in (model.log_likelihood, model.grad_log_likelihood, model.information):
+    for fn in (model.objective.log_likelihood, model.objective.grad, model.objective.information):
         weighted = fn(params, x, y, weights, offset=offset)
         close(weighted, fn(params, x[again], y[again], offset=offset[again]), dtype, scale=scale)
 
@@ -144,16 +149,16 @@ def test_an_offset_is_a_shift_of_the_logits(model, dtype):
         rows, classes = len(params.weights), offset.shape[1]
         shift = jnp.where(jnp.arange(classes)[None, :] < rows, 0.5, jnp.zeros_like(offset))
     close(
-        model.log_likelihood(one_more, wider, y, weights, offset=offset),
-        model.log_likelihood(params, x, y, weights, offset=offset + shift),
+        model.objective.log_likelihood(one_more, wider, y, weights, offset=offset),
+        model.objective.log_likelihood(params, x, y, weights, offset=offset + shift),
         dtype,
         scale=size(one_more, wider, weights),
     )
     if offset.ndim == 2:  # the same for all classes: nothing happens
         moved = offset + jnp.arange(len(y), dtype=dtype)[:, None]
         close(
-            model.log_likelihood(params, x, y, weights, offset=moved),
-            model.log_likelihood(params, x, y, weights, offset=offset),
+            model.objective.log_likelihood(params, x, y, weights, offset=moved),
+            model.objective.log_likelihood(params, x, y, weights, offset=offset),
             dtype,
             scale=size(params, x, weights) * len(y),
         )
@@ -168,22 +173,22 @@ def test_a_bias_is_a_constant_feature(name, dtype):
     joined = params._replace(weights=jnp.concatenate([params.weights, bias], axis=-1), bias=None)
     scale = size(params, x, weights)
     close(
-        model.log_likelihood(params, x, y, weights),
-        model.log_likelihood(joined, wider, y, weights),
+        model.objective.log_likelihood(params, x, y, weights),
+        model.objective.log_likelihood(joined, wider, y, weights),
         dtype,
         scale=scale,
     )
-    grad = model.grad_log_likelihood(params, x, y, weights)
-    other = model.grad_log_likelihood(joined, wider, y, weights).weights
+    grad = model.objective.grad(params, x, y, weights)
+    other = model.objective.grad(joined, wider, y, weights).weights
     close(grad.weights, other[..., :-1], dtype, scale=scale)
     close(grad.bias, other[..., -1], dtype, scale=scale)
     # The same entries of the information, in another order.
     d, rows = x.shape[1], max(1, params.bias.size)
     order = [r * (d + 1) + j for r in range(rows) for j in range(d)]
     order += [r * (d + 1) + d for r in range(rows)]
-    joint = model.information(joined, wider, y, weights)
+    joint = model.objective.information(joined, wider, y, weights)
     close(
-        model.information(params, x, y, weights),
+        model.objective.information(params, x, y, weights),
         joint[jnp.asarray(order)][:, jnp.asarray(order)],
         dtype,
         scale=scale,
@@ -239,13 +244,13 @@ def test_relabelling_permutes(dtype):
     scale = size(params, x, weights)
     args = moved, x, jnp.asarray(to)[y], weights
     close(
-        model.log_likelihood(*args, offset=offset[:, back]),
-        model.log_likelihood(params, x, y, weights, offset=offset),
+        model.objective.log_likelihood(*args, offset=offset[:, back]),
+        model.objective.log_likelihood(params, x, y, weights, offset=offset),
         dtype,
         scale=scale,
     )
-    grad = model.grad_log_likelihood(*args, offset=offset[:, back])
-    expected = model.grad_log_likelihood(params, x, y, weights, offset=offset)
+    grad = model.objective.grad(*args, offset=offset[:, back])
+    expected = model.objective.grad(params, x, y, weights, offset=offset)
     close(grad, jax.tree.map(lambda a: a[back], expected), dtype, scale=scale)
 
 
@@ -272,10 +277,10 @@ def test_jit_is_eager_and_vmap_is_a_loop(model, x64):
     together = jax.tree.map(lambda *a: jnp.stack(a), *cases)
     scale = max(size(c.params, c.x, c.weights) for c in cases)
     for fn in (
-        model.log_likelihood,
-        model.grad_log_likelihood,
-        model.log_likelihood_and_grad,
-        model.information,
+        model.objective.log_likelihood,
+        model.objective.grad,
+        model.objective.value_and_grad,
+        model.objective.information,
     ):
 
         def call(params, x, y, weights, offset, fn=fn):
@@ -299,10 +304,10 @@ def test_samples_have_the_probabilities_that_are_predicted(model, dtype):
     params, x, _, _, offset = draw(model, 11, n=5, dtype=dtype)
     count = 20_000
     keys = jax.random.split(jax.random.key(0), count)
-    draws = jax.vmap(lambda key: model.sample(params, key, x, offset=offset))(keys)
+    draws = jax.vmap(lambda key: model.predict.sample(params, key, x, offset=offset))(keys)
     assert draws.dtype == jnp.int32
-    p = np.exp(np.asarray(model.predict_log_proba(params, x, offset=offset), np.float64))
-    for k in range(model.labels.num_classes):
+    p = np.exp(np.asarray(model.predict.log_proba(params, x, offset=offset), np.float64))
+    for k in range(model.variables.num_classes):
         share = np.mean(np.asarray(draws) == k, axis=0)
         error = np.sqrt(p[:, k] * (1 - p[:, k]) / count)
         assert np.all(np.abs(share - p[:, k]) <= 5 * error + 1 / count)
@@ -312,8 +317,8 @@ def test_samples_have_the_probabilities_that_are_predicted(model, dtype):
 def test_labels_of_any_integer_dtype(model, labels):
     params, x, y, weights, offset = draw(model, 12, dtype="float32")
     y = y % 2  # bools have two values
-    expected = model.grad_log_likelihood(params, x, y, weights, offset=offset)
-    got = model.grad_log_likelihood(params, x, y.astype(labels), weights, offset=offset)
+    expected = model.objective.grad(params, x, y, weights, offset=offset)
+    got = model.objective.grad(params, x, y.astype(labels), weights, offset=offset)
     np.testing.assert_array_equal(ravel_pytree(got)[0], ravel_pytree(expected)[0])
 
 
@@ -354,13 +359,13 @@ def test_concave_with_expected_information(name, seed, n, d):
 
         def along(t):
             mixed = jax.tree.map(lambda a, b: (1 - t) * a + t * b, params, other)
-            return float(model.log_likelihood(mixed, x, y, weights, offset=offset))
+            return float(model.objective.log_likelihood(mixed, x, y, weights, offset=offset))
 
         rounding = SAME_SUM["float64"] * size(params, x, weights)
         assert along(0.5) >= (along(0.0) + along(1.0)) / 2 - rounding
-        info = model.information(params, x, y, weights, offset=offset)
-        flipped = model.labels.num_classes - 1 - y
-        again = model.information(params, x, flipped, weights, offset=offset)
+        info = model.objective.information(params, x, y, weights, offset=offset)
+        flipped = model.variables.num_classes - 1 - y
+        again = model.objective.information(params, x, flipped, weights, offset=offset)
         np.testing.assert_array_equal(info, again)
         least = np.linalg.eigvalsh(np.asarray(info))[0]
         assert least >= -SAME_SUM["float64"] * size(params, x, weights)

@@ -34,7 +34,7 @@ def test_gaussian_is_that_of_scikit_learn(x64, weighted):
     part = ours.params.features[0]
     np.testing.assert_allclose(part.mean, theirs.theta_, rtol=1e-12)
     np.testing.assert_allclose(jnp.exp(2 * part.log_scale), theirs.var_, rtol=1e-10)
-    log_p = ours.model.predict_log_proba(ours.params, jnp.asarray(x))
+    log_p = ours.model.predict.log_proba(ours.params, jnp.asarray(x))
     np.testing.assert_allclose(log_p, theirs.predict_log_proba(x), rtol=0, atol=1e-7)
     total = (theirs.predict_joint_log_proba(x)[np.arange(len(y)), y] * (
         1 if weights is None else weights)).sum()  # fmt: skip
@@ -51,7 +51,7 @@ def test_bernoulli_is_that_of_scikit_learn(x64, alpha, weighted):
     theirs = BernoulliNB(alpha=alpha).fit(x, y, weights)
     log_p = jax.nn.log_sigmoid(ours.params.features[0].logits)
     np.testing.assert_allclose(log_p, theirs.feature_log_prob_, rtol=1e-10)
-    log_p = ours.model.predict_log_proba(ours.params, jnp.asarray(x))
+    log_p = ours.model.predict.log_proba(ours.params, jnp.asarray(x))
     np.testing.assert_allclose(log_p, theirs.predict_log_proba(x), rtol=0, atol=1e-9)
 
 
@@ -66,7 +66,7 @@ def test_multinomial_is_that_of_scikit_learn(x64, alpha, weighted):
     np.testing.assert_allclose(logits, centred(theirs.feature_log_prob_), rtol=0, atol=1e-12)
     np.testing.assert_allclose(ours.params.class_logits, centred(theirs.class_log_prior_), rtol=0,
                                atol=1e-14)  # fmt: skip
-    log_p = ours.model.predict_log_proba(ours.params, jnp.asarray(x))
+    log_p = ours.model.predict.log_proba(ours.params, jnp.asarray(x))
     np.testing.assert_allclose(log_p, theirs.predict_log_proba(x), rtol=0, atol=1e-8)
 
 
@@ -77,7 +77,7 @@ def test_categorical_is_that_of_scikit_learn(x64, sizes):
     ours = jp.fit(nb.model(3, nb.Categorical(sizes, smoothing=0.5)), x, y)
     least = np.broadcast_to(sizes, 4)
     theirs = CategoricalNB(alpha=0.5, min_categories=least).fit(x, y)
-    log_p = ours.model.predict_log_proba(ours.params, jnp.asarray(x))
+    log_p = ours.model.predict.log_proba(ours.params, jnp.asarray(x))
     np.testing.assert_allclose(log_p, theirs.predict_log_proba(x), rtol=0, atol=1e-11)
     logits = np.split(ours.params.features[0].logits, np.cumsum(least)[:-1], axis=1)
     for own, expected in zip(logits, theirs.feature_log_prob_, strict=True):
@@ -99,7 +99,7 @@ def test_a_model_of_several_families_is_the_sum_of_them(x64):
     )
     expected -= np.log(np.exp(expected - expected.max(1, keepdims=True)).sum(1, keepdims=True))
     expected -= expected.max(1, keepdims=True)
-    log_p = np.asarray(together.model.predict_log_proba(together.params, jnp.asarray(both)))
+    log_p = np.asarray(together.model.predict.log_proba(together.params, jnp.asarray(both)))
     np.testing.assert_allclose(log_p - log_p.max(1, keepdims=True), expected, rtol=0, atol=1e-9)
     shares = np.log(np.bincount(y) / len(y))[y].sum()
     value = gaussian.log_likelihood + bernoulli.log_likelihood - shares
@@ -117,7 +117,7 @@ def test_with_shared_scales_it_is_a_softmax_regression(x64):
     twin = softmax.Params(weights - weights[-1:], bias - bias[-1])
     twin = jax.tree.map(lambda a: a[:-1], twin)
     x = jnp.asarray(x)
-    log_p = found.model.predict_log_proba(found.params, x)
+    log_p = found.model.predict.log_proba(found.params, x)
     np.testing.assert_allclose(log_p, softmax.predict_log_proba(twin, x), rtol=0, atol=1e-10)
     regression = jp.fit(softmax.model(3), x, y, l2=1e-3)
     own = softmax.log_likelihood(twin, x, jnp.asarray(y))
@@ -237,7 +237,7 @@ def test_a_value_that_never_occurs_is_found_in_spite_of_rounding(dtype):
 def test_what_the_model_does_not_know():
     model = nb.model(2, nb.Categorical(3))
     found = jp.fit(model, [[0.0], [1.0], [1.0]], [0, 0, 1])
-    log_p = model.predict_log_proba(found.params, jnp.array([[2.0], [3.0]]))
+    log_p = model.predict.log_proba(found.params, jnp.array([[2.0], [3.0]]))
     assert jnp.isfinite(log_p[0]).all()  # never seen, but smoothed
     assert jnp.isnan(log_p[1]).all()
     assert model.log_prob(found.params, jnp.array([3.0]), 0) == -jnp.inf
@@ -274,8 +274,8 @@ def test_the_best_of_several_starts_counts_the_prior(x64):
     x, y = load_iris(return_X_y=True)
     model = nb.model(3, nb.Gaussian(prior_count=5.0), smoothing=2.0)
     found = restarts(model, x, y, jax.random.key(0), num_starts=3, solver=jp.solvers.newton())
-    value = model.log_likelihood(found.best.params, jnp.asarray(x), jnp.asarray(y))
-    expected = -float(value) - float(model.log_prior(found.best.params))
+    value = model.objective.log_likelihood(found.best.params, jnp.asarray(x), jnp.asarray(y))
+    expected = -float(value) - float(model.prior.log_prob(found.best.params))
     np.testing.assert_allclose(found.objective.min(), expected, rtol=1e-12)
 
 
@@ -319,7 +319,7 @@ def test_samples_of_normals_are_floats_where_the_data_were_integers(columns):
     x, y = rng.integers(0, 9, (300, 2)).astype("int32"), rng.integers(0, 2, 300)
     model = nb.model(2, nb.Gaussian(columns=columns))
     fit = jp.fit(model, x, y)
-    drawn, _ = model.sample(fit.params, jax.random.key(1), x)
+    drawn, _ = model.predict.sample(fit.params, jax.random.key(1), x)
     assert drawn.dtype == "float32"
     normal = np.asarray(drawn)[:, 1]
     assert not np.any(normal == np.round(normal))
@@ -337,11 +337,11 @@ def test_another_number_of_columns_than_was_fitted(family):
     params = nb.init(None, x, num_classes=2, features=(family,))
     model = nb.model(2, family)
     ask = {
-        "predict": lambda x: model.predict_log_proba(params, x),
-        "likelihood": lambda x: model.log_likelihood(params, x, y),
-        "gradient": lambda x: model.log_likelihood_and_grad(params, x, y),
-        "information": lambda x: model.information(params, x, y),
-        "sample": lambda x: model.sample(params, jax.random.key(0), x),
+        "predict": lambda x: model.predict.log_proba(params, x),
+        "likelihood": lambda x: model.objective.log_likelihood(params, x, y),
+        "gradient": lambda x: model.objective.value_and_grad(params, x, y),
+        "information": lambda x: model.objective.information(params, x, y),
+        "sample": lambda x: model.predict.sample(params, jax.random.key(0), x),
     }
     for call in ask.values():
         for bad in (x[:, :1], np.tile(x, 2)):

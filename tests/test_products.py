@@ -10,7 +10,7 @@ import pytest
 
 import jaxprob as jp
 from jaxprob.compilation import eager_jit
-from jaxprob.contract import Labels, Model
+from jaxprob.contract import Classes, Likelihood, Model, Variables
 
 _SOURCES = Path(jp.__file__).parent
 _FILES = sorted(p for p in _SOURCES.rglob("*.py") if p.name != "products.py")
@@ -53,9 +53,9 @@ def own(x_times_w) -> Model:
 
     return Model(
         name="mine",
-        labels=Labels(2),
+        variables=Variables.conditional(Classes(2)),
         log_prob=lambda params, x, y: -((y - x_times_w(x, params)) ** 2) / 2,
-        log_likelihood=log_likelihood,
+        objective=Likelihood(log_likelihood),
         init=lambda key, x, y, weights=None: jnp.zeros(x.shape[1], x.dtype),
     )
 

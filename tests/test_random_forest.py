@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import search
 from sklearn.datasets import load_breast_cancer, make_classification
 from sklearn.ensemble import RandomForestClassifier
 from tolerances import EPS, SAME_SUM
@@ -31,7 +32,7 @@ def tree(params, t):
 def test_probabilities_are_the_mean_of_those_of_the_trees(dtype):
     x, y, c = examples(dtype=dtype)
     model = rf.model(3, 5, 2)
-    params, status, gap = model.choose(x, y, c)
+    params, status, gap = search(model)(x, y, c)
     assert params.threshold.shape == (5, 3)
     assert params.counts.dtype == dtype
     assert float(gap) == np.inf
@@ -40,7 +41,7 @@ def test_probabilities_are_the_mean_of_those_of_the_trees(dtype):
         np.exp(dt.predict_log_proba(tree(params, t), x, smoothing=rf.SMOOTHING)) for t in range(5)
     ]
     expected = np.mean(np.asarray(trees, float), axis=0)
-    got = np.exp(np.asarray(model.predict_log_proba(params, x), float))
+    got = np.exp(np.asarray(model.predict.log_proba(params, x), float))
     np.testing.assert_allclose(got, expected, rtol=16 * EPS[dtype])
     each = np.array([model.log_prob(params, x[i], y[i]) for i in range(8)], float)
     np.testing.assert_allclose(each, np.log(expected[np.arange(8), y[:8]]), rtol=1e-5)
@@ -49,9 +50,9 @@ def test_probabilities_are_the_mean_of_those_of_the_trees(dtype):
 def test_the_log_likelihood_is_the_sum_over_examples(dtype):
     x, y, c = examples(dtype=dtype)
     model = rf.model(3, 5, 2)
-    params = model.choose(x, y, c).params
-    own = np.asarray(model.predict_log_proba(params, x), float)[np.arange(len(y)), y]
-    got = float(model.log_likelihood(params, x, y, c))
+    params = search(model)(x, y, c).params
+    own = np.asarray(model.predict.log_proba(params, x), float)[np.arange(len(y)), y]
+    got = float(model.objective.log_likelihood(params, x, y, c))
     assert abs(got - np.asarray(c) @ own) <= SAME_SUM[dtype] * float(np.asarray(c) @ np.abs(own))
 
 
@@ -225,10 +226,10 @@ def test_a_class_without_examples(x64):
 def test_labels_are_drawn_as_predicted():
     x, y, c = examples(dtype="float32")
     model = rf.model(3, 5, 2)
-    params = model.choose(x, y, c).params
+    params = search(model)(x, y, c).params
     keys = jax.random.split(jax.random.key(0), 4_000)
-    draws = jax.vmap(lambda key: model.sample(params, key, x[:10]))(keys)
-    p = np.exp(model.predict_log_proba(params, x[:10]))
+    draws = jax.vmap(lambda key: model.predict.sample(params, key, x[:10]))(keys)
+    p = np.exp(model.predict.log_proba(params, x[:10]))
     for k in range(3):
         error = np.sqrt(p[:, k] * (1 - p[:, k]) / 4_000)
         assert (np.abs(np.mean(draws == k, axis=0) - p[:, k]) <= 5 * error).all()

@@ -95,7 +95,9 @@ def test_gradient_of_the_validation_loss_in_l2(name):
 
     def score(l2):
         refit = jp.fit(model, case.x, case.y, weights=weights, offset=case.offset, l2=l2)
-        return float(model.log_likelihood(refit.params, other.x, other.y, offset=other.offset))
+        return float(
+            model.objective.log_likelihood(refit.params, other.x, other.y, offset=other.offset)
+        )
 
     by_refits = (score(0.7 + 1e-4) - score(0.7 - 1e-4)) / 2e-4
     assert got == pytest.approx(by_refits, rel=1e-5, abs=1e-7)

@@ -42,7 +42,7 @@ def test_units_and_shifts_leave_everything_as_it_is(kind, dtype):
     x = in_units(clusters(0), dtype)
     fits = fit_many(model, x)
     assert names(fits) == ["CONVERGED"] * len(UNITS)
-    each = jnp.exp(jax.vmap(model.predict_log_proba)(fits.params, jnp.asarray(x)))
+    each = jnp.exp(jax.vmap(model.predict.log_proba)(fits.params, jnp.asarray(x)))
     # Rounding of examples that are 1e3 units from zero, by the slope of the log-odds of 6 units.
     error = 1e3 * 6 * 8 * EPS[dtype]
     np.testing.assert_allclose(each, np.broadcast_to(each[0], each.shape), rtol=0, atol=error)

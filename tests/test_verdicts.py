@@ -9,6 +9,7 @@ import pytest
 
 import jaxprob as jp
 from jaxprob import verdicts
+from jaxprob.contract import Likelihood
 from jaxprob.models import (
     decision_tree,
     gaussian_mixture,
@@ -23,8 +24,10 @@ from jaxprob.solvers import newton
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 2)).astype("float32")
 Y = (X[:, 0] + RNG.standard_normal(40) > 0).astype("int32")
-OF_ONES_OWN = logistic.model()._replace(
-    certificates=None, log_likelihood_and_grad=None, information=None, grad_log_likelihood=None
+OF_ONES_OWN = replace(
+    logistic.model(),
+    certificates=None,
+    objective=Likelihood(logistic.model().objective.value),
 )
 PROVED = r"proved to be within \d.*e-\d+ nats of the maximum, after"
 NEAR = r"estimated to be within \d.*e[-+]\d+ nats of a maximum near the start[,.]"
@@ -46,7 +49,7 @@ WORDS = {
 @pytest.mark.parametrize("name", WORDS)
 def test_the_maximum_is_the_highest_only_where_that_is_proved(name):
     model, settings, words = WORDS[name]
-    y = None if model.labels is None else Y
+    y = None if model.variables.y is None else Y
     fit = jp.fit(model, X, y, **settings)
     assert fit.status == jp.Status.CONVERGED
     assert re.search(words, jp.summary(fit).evidence)

@@ -27,17 +27,17 @@ PLANTED = {"float64": 1e-9, "float32": 1e-5}
 
 
 def _value(model, params, x, y, weights, offset, _):
-    return model.log_likelihood(params, x, y, weights, offset=offset)
+    return model.objective.log_likelihood(params, x, y, weights, offset=offset)
 
 
 def _gradient(model, params, x, y, weights, offset, fault):
     """The hand-derived gradient, each entry off by a relative fault."""
-    flat, unravel = ravel_pytree(model.grad_log_likelihood(params, x, y, weights, offset=offset))
+    flat, unravel = ravel_pytree(model.objective.grad(params, x, y, weights, offset=offset))
     return unravel(flat * (1 + fault.astype(flat.dtype)))
 
 
 def _hessian(model, params, x, y, weights, offset, fault):
-    return -model.information(params, x, y, weights, offset=offset) * (1 + fault)
+    return -model.objective.information(params, x, y, weights, offset=offset) * (1 + fault)
 
 
 def _functions(model, hand):
@@ -95,10 +95,10 @@ def test_a_missing_weight_is_caught(name, x64):
     params, x, y, weights, offset = draw(model, seed=3)
 
     def unweighted(params, x, y, weights, offset):
-        return model.grad_log_likelihood(params, x, y, offset=offset)
+        return model.objective.grad(params, x, y, offset=offset)
 
     def value(params, x, y, weights, offset):
-        return model.log_likelihood(params, x, y, weights, offset=offset)
+        return model.objective.log_likelihood(params, x, y, weights, offset=offset)
 
     with pytest.raises(AssertionError, match="hand-derived and automatic differ"):
         assert_gradients_match(value, unweighted, params, x, y, weights, offset, hard=False)
@@ -111,11 +111,11 @@ def test_a_transposed_block_is_caught(name, x64):
     params, x, y, weights, offset = draw(model, seed=4, d=rows)
 
     def transposed(params, x, y, weights, offset):
-        grad = model.grad_log_likelihood(params, x, y, weights, offset=offset)
+        grad = model.objective.grad(params, x, y, weights, offset=offset)
         return grad._replace(weights=grad.weights.T)
 
     def value(params, x, y, weights, offset):
-        return model.log_likelihood(params, x, y, weights, offset=offset)
+        return model.objective.log_likelihood(params, x, y, weights, offset=offset)
 
     with pytest.raises(AssertionError, match="transposed block"):
         assert_gradients_match(value, transposed, params, x, y, weights, offset, hard=False)
@@ -399,7 +399,7 @@ def _false_alarms(name: str, count: int, dtype: str) -> int:
             rng.standard_normal((count, *shape.x.shape)) * 10.0 ** rng.uniform(-2, 2, (count, 1, 3))
             + rng.standard_normal((count, 1, 3)) * 10.0 ** rng.uniform(-2, 2, (count, 1, 3))
         ),
-        jnp.asarray(rng.integers(0, model.labels.num_classes, (count, len(shape.y)))),
+        jnp.asarray(rng.integers(0, model.variables.num_classes, (count, len(shape.y)))),
         jnp.asarray(rng.exponential(size=(count, len(shape.y)))),
         jnp.asarray(rng.standard_normal((count, *shape.offset.shape))),
         jnp.zeros((count, 1)),
