@@ -234,7 +234,7 @@ def gradient_part(seed: int, repeats: int) -> list[dict]:
 
     import jaxprob as jp
     from jaxprob.models import logistic
-    from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
+    from jaxprob.problem.problem import Problem, Rows, Shards, block_bytes
 
     def plain(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
         z = x @ theta[:-1] + theta[-1]

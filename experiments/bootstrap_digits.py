@@ -24,7 +24,7 @@ from jaxprob import sensitivity
 from jaxprob.many import bootstrap, plots
 from jaxprob.many.resampling import SCHEMES
 from jaxprob.models import softmax
-from jaxprob.report import flat_params, parameter_names
+from jaxprob.reports.report import flat_params, parameter_names
 
 CLASSES = 10
 QUANTILES = (0.05, 0.5, 0.95)

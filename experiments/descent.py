@@ -27,7 +27,7 @@ import jaxprob as jp
 from experiments import _common
 from jaxprob.contract import Model
 from jaxprob.models import logistic, softmax
-from jaxprob.solvers.problem import Problem, Rows
+from jaxprob.problem.problem import Problem, Rows
 
 RATES = (0.1, 0.3, 1.0, 1.9, 2.5)  # times 1/L
 L2 = 1.0

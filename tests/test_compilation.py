@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxprob import compilation
-from jaxprob.compilation import compiled, eager_jit
+from jaxprob.runtime import compilation
+from jaxprob.runtime.compilation import compiled, eager_jit
 
 
 @pytest.fixture

@@ -65,11 +65,10 @@ def flat(tree):
 
 
 def test_no_public_model_is_missing():
-    modules = [
-        importlib.import_module(f"jaxprob.models.{found.name}")
-        for found in pkgutil.iter_modules(jp.models.__path__)
-    ]
+    found = pkgutil.walk_packages(jp.models.__path__, "jaxprob.models.")
+    modules = [importlib.import_module(one.name) for one in found]
     public = {m.__name__ for m in modules if hasattr(m, "model")}
+    assert public == {m.__name__ for m in vars(jp.models).values() if hasattr(m, "model")}
     of = [entry.model.log_prob for entry in ENTRIES.values()]
     tested = {getattr(log_prob, "fn", log_prob).__module__ for log_prob in of}
     assert public == tested

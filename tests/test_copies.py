@@ -7,7 +7,7 @@ import pytest
 
 import jaxprob as jp
 from jaxprob import many, sensitivity
-from jaxprob.many import keeping
+from jaxprob.many.engine import keeping
 from jaxprob.models import logistic
 from jaxprob.models import naive_bayes as nb
 

@@ -18,7 +18,7 @@ import jaxprob as jp
 from jaxprob.contract import Expectation
 from jaxprob.many import restarts
 from jaxprob.models import dirichlet_mixture as dm
-from jaxprob.models.dirichlet import normal_wishart, sticks
+from jaxprob.models.mixtures.dirichlet import normal_wishart, sticks
 from jaxprob.numerics.gammas import log_beta
 from jaxprob.solvers import em, lbfgs
 from jaxprob.testing import assert_gradients_match

@@ -21,24 +21,26 @@ INTERNAL = {
     "jaxprob.fit.plan",
     "jaxprob.fit.result",
     "jaxprob.fit.traced",
-    "jaxprob.many.arguments",
-    "jaxprob.many.lanes",
-    "jaxprob.many.neighbours",
-    "jaxprob.many.running",
-    "jaxprob.many.schedule",
-    "jaxprob.contract",
-    "jaxprob.models.certificates",
+    "jaxprob.many.engine.arguments",
+    "jaxprob.many.engine.lanes",
+    "jaxprob.many.engine.neighbours",
+    "jaxprob.many.engine.running",
+    "jaxprob.many.engine.schedule",
+    "jaxprob.contract.model",
+    "jaxprob.contract.objective",
+    "jaxprob.contract.variables",
+    "jaxprob.models.regression.certificates",
     "jaxprob.models.kernels.sums.in_blocks",
-    "jaxprob.models.linear",
-    "jaxprob.models.separation",
+    "jaxprob.models.regression.predictors",
+    "jaxprob.models.regression.separation",
     "jaxprob.solvers.driver",
     "jaxprob.numerics.linalg",
     "jaxprob.runtime.programs.num_maps",
     "jaxprob.solvers.hosted",
-    "jaxprob.solvers.jeffreys",
+    "jaxprob.problem.jeffreys",
     "jaxprob.solvers.linesearch",
     "jaxprob.solvers.newton.judge",
-    "jaxprob.solvers.problem",
+    "jaxprob.problem.problem",
     "jaxprob.solvers.quasi_newton",
     "jaxprob.testing.judging",
     "jaxprob.testing.kinks",
@@ -85,7 +87,7 @@ def test_functions_give_arguments_result_and_example(name):
 
 @pytest.mark.parametrize("module", ["logistic", "softmax", "naive_bayes", "gaussian_mixture"])
 def test_models_name_equations_units_and_source(module):
-    code = importlib.import_module(f"jaxprob.models.{module}")
+    code = getattr(jaxprob.models, module)
     assert "Source:" in code.__doc__
     names = ["log_prob", "log_likelihood", "grad_log_likelihood", "sample"]
     for name in names + ["information"] * hasattr(code, "information"):
@@ -100,7 +102,7 @@ CHOSEN = "dirichlet_mixture", "kernel_density", "knn_density", "knn_classifier"
 
 @pytest.mark.parametrize("module", [*CHOSEN, "decision_tree", "random_forest"])
 def test_other_models_name_equations_units_and_source(module):
-    code = importlib.import_module(f"jaxprob.models.{module}")
+    code = getattr(jaxprob.models, module)
     assert "Source:" in code.__doc__
     for name in ("log_prob", "log_likelihood"):
         text = inspect.getdoc(getattr(code, name))

@@ -12,10 +12,10 @@ from tolerances import EPS, SAME_FIT
 from jaxprob import Status, fit
 from jaxprob.many import fit_groups, fit_many
 from jaxprob.models import logistic, softmax
-from jaxprob.sensitivity import influence
+from jaxprob.problem.jeffreys import half_log_det
+from jaxprob.problem.problem import Problem, Rows
 from jaxprob.solvers import newton
-from jaxprob.solvers.jeffreys import half_log_det
-from jaxprob.solvers.problem import Problem, Rows
+from jaxprob.uncertainty.sensitivity import influence
 
 LOGISTIC = logistic.model()
 SAME = SAME_FIT["float64"]

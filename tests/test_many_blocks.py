@@ -13,8 +13,9 @@ from tolerances import SAME_FIT
 
 import jaxprob as jp
 from jaxprob import Status, fit
-from jaxprob.many import Interrupted, cross_validate, fit_many, schedule
-from jaxprob.many.arguments import make_lanes
+from jaxprob.many import Interrupted, cross_validate, fit_many
+from jaxprob.many.engine import schedule
+from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.models import logistic
 from jaxprob.solvers import newton
 

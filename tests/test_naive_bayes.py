@@ -14,7 +14,7 @@ from jaxprob.many import restarts
 from jaxprob.models import naive_bayes as nb
 from jaxprob.models import softmax
 from jaxprob.numerics import moments
-from jaxprob.solvers.problem import Problem, Rows
+from jaxprob.problem.problem import Problem, Rows
 
 
 def weights_of(y, seed=0):

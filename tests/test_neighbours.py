@@ -10,11 +10,12 @@ from catalogue import MODELS, draw, some_by_default
 from tolerances import EPS, SAME_FIT
 
 from jaxprob import Status, fit
-from jaxprob.many import Interrupted, cross_validate, neighbours, path, schedule
+from jaxprob.many import Interrupted, cross_validate, path
+from jaxprob.many.engine import neighbours, schedule
 from jaxprob.models import logistic
 from jaxprob.numerics.linalg import factorise
+from jaxprob.problem.problem import Known, Problem, Rows
 from jaxprob.solvers import lbfgs, newton
-from jaxprob.solvers.problem import Known, Problem, Rows
 
 LOGISTIC = logistic.model()
 L2 = np.logspace(2, -2, 20)

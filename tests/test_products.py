@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jaxprob as jp
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Classes, Likelihood, Model, Variables
+from jaxprob.runtime.compilation import eager_jit
 
 _SOURCES = Path(jp.__file__).parent
 _FILES = sorted(p for p in _SOURCES.rglob("*.py") if p.name != "products.py")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import jaxprob as jp
-from jaxprob import verdicts
 from jaxprob.contract import Likelihood
 from jaxprob.models import (
     decision_tree,
@@ -19,6 +18,7 @@ from jaxprob.models import (
     softmax,
 )
 from jaxprob.models import naive_bayes as nb
+from jaxprob.reports import verdicts
 from jaxprob.solvers import newton
 
 RNG = np.random.default_rng(0)

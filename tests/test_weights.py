@@ -8,9 +8,9 @@ import pytest
 from tolerances import SAME_SUM
 
 import jaxprob as jp
-from jaxprob import criteria
 from jaxprob.data import normalised_weights
 from jaxprob.models import logistic
+from jaxprob.uncertainty import criteria
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e37])

@@ -8,9 +8,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxprob.compilation import eager_jit
 from jaxprob.data.checks import host_view
 from jaxprob.numerics.centring import centre_of
+from jaxprob.runtime.compilation import eager_jit
 
 _seen = eager_jit(centre_of)
 

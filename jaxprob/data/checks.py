@@ -9,11 +9,11 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Variables
 from jaxprob.data.arrays import OneWarning, check_array, feature_names
 from jaxprob.data.loading import load
 from jaxprob.numerics.passes import total
+from jaxprob.runtime.compilation import eager_jit
 
 
 class Data(NamedTuple):

@@ -7,8 +7,8 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxprob.compilation import eager_jit
 from jaxprob.data.arrays import check_array
+from jaxprob.runtime.compilation import eager_jit
 
 
 def normalised_weights(weights: Any) -> Any:

@@ -9,12 +9,12 @@ from jax import Array
 
 from jaxprob.contract import Model, Trait
 from jaxprob.data import Data, check_data
+from jaxprob.problem.problem import Problem
 from jaxprob.solvers.choice import choice
 from jaxprob.solvers.closed_form import closed_form
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.em import em
 from jaxprob.solvers.newton import newton
-from jaxprob.solvers.problem import Problem
 from jaxprob.solvers.proximal import proximal
 
 

@@ -8,14 +8,14 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Evidence, Status
 from jaxprob.fit.outcome import Outcome, outcome_of
 from jaxprob.fit.plan import in_bucket, solvers_for
+from jaxprob.problem.problem import Problem
+from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Result, Solver, is_unproved, run
 from jaxprob.solvers.hosted import compile_look, newton_from_host, suits
 from jaxprob.solvers.newton import judge
-from jaxprob.solvers.problem import Problem
 
 
 def solve(problem: Problem) -> Outcome:

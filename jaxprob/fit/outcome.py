@@ -7,10 +7,10 @@ from jax import Array
 
 from jaxprob.contract import Status
 from jaxprob.fit.result import Fit, Kept, Source
-from jaxprob.models.certificates import together
+from jaxprob.models.regression.certificates import together
 from jaxprob.numerics.passes import count, total
+from jaxprob.problem.problem import Problem
 from jaxprob.solvers.driver import Result, Solver, slack, tolerance
-from jaxprob.solvers.problem import Problem
 
 
 class Outcome(NamedTuple):

@@ -15,11 +15,11 @@ from jaxprob.data import Data, check_scalar
 from jaxprob.data.centring import centred
 from jaxprob.data.checks import host_view
 from jaxprob.fit.arguments import check_penalties, check_solver, default_solver, start_from
+from jaxprob.problem.problem import Problem, Rows, Shards, block_bytes
 from jaxprob.runtime.buckets import bucket, filled
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.lbfgs import lbfgs
 from jaxprob.solvers.newton import newton
-from jaxprob.solvers.problem import Problem, Rows, Shards, block_bytes
 
 _EXPLICIT = AxisType.Explicit
 _MANY_ROWS = 100  # per parameter of a class: from here on a Hessian of some rows is enough

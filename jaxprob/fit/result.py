@@ -12,11 +12,11 @@ from jax.core import Tracer
 from jaxprob.contract import Model, Status, Trait
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
-from jaxprob.report import Report, report
+from jaxprob.problem.problem import Problem, Rows
+from jaxprob.reports.report import Report, report
 from jaxprob.solvers.driver import Trace, run
 from jaxprob.solvers.hosted import newton_from_host, suits
 from jaxprob.solvers.newton import newton
-from jaxprob.solvers.problem import Problem, Rows
 
 
 class ManySources(Protocol):

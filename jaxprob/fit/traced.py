@@ -18,9 +18,9 @@ from jaxprob.fit.result import Fit, Kept, null_of
 from jaxprob.numerics import linalg
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.products import all_digits
+from jaxprob.problem.problem import Problem
 from jaxprob.runtime.programs import SHELF, Program
 from jaxprob.solvers.driver import Result, Solver, is_unproved, run
-from jaxprob.solvers.problem import Problem
 
 
 def traced_fit(

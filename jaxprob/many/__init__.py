@@ -3,6 +3,7 @@
 from jaxprob.many import plots as plots
 from jaxprob.many.choice import Choice as Choice
 from jaxprob.many.choice import choose_l2 as choose_l2
+from jaxprob.many.engine.running import Interrupted as Interrupted
 from jaxprob.many.fitting import fit_many as fit_many
 from jaxprob.many.folds import folds as folds
 from jaxprob.many.groups import Groups as Groups
@@ -18,6 +19,5 @@ from jaxprob.many.resampling import bootstrap as bootstrap
 from jaxprob.many.resampling import jackknife as jackknife
 from jaxprob.many.restarts import Restarts as Restarts
 from jaxprob.many.restarts import restarts as restarts
-from jaxprob.many.running import Interrupted as Interrupted
 from jaxprob.many.validation import CrossValidation as CrossValidation
 from jaxprob.many.validation import cross_validate as cross_validate

@@ -21,12 +21,12 @@ import numpy as np
 from jax import Array
 
 from jaxprob.contract import Model
-from jaxprob.criteria import total_weight
 from jaxprob.fit import Fit, check_data_of, fit
 from jaxprob.many.path import penalties
 from jaxprob.many.validation import CrossValidation, cross_validate
-from jaxprob.sensitivity import l2_gradient
 from jaxprob.solvers.driver import Solver
+from jaxprob.uncertainty.criteria import total_weight
+from jaxprob.uncertainty.sensitivity import l2_gradient
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from jax.core import Tracer, eval_context
 
 from jaxprob.contract import Model
 from jaxprob.fit import Fit, default_solver
-from jaxprob.many.arguments import make_lanes
-from jaxprob.many.running import run
+from jaxprob.many.engine.arguments import make_lanes
+from jaxprob.many.engine.running import run
 from jaxprob.solvers.driver import Solver
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxprob.many.keys import check_key
+from jaxprob.many.engine.keys import check_key
 
 
 def folds(

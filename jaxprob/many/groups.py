@@ -16,8 +16,8 @@ from jaxprob.contract import Model, Status
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.many.fitting import fit_many
 from jaxprob.many.folds import check_groups
+from jaxprob.problem.problem import Rows
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.problem import Rows
 
 _LEAST = 8  # rows
 

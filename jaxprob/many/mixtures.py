@@ -29,13 +29,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Status
 from jaxprob.fit import Fit, Source, check_data_of
+from jaxprob.many.engine.keys import check_key
 from jaxprob.many.fitting import fit_many
-from jaxprob.many.keys import check_key
 from jaxprob.many.restarts import as_good
 from jaxprob.models import gaussian_mixture
+from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Solver
 
 CRITERIA = ("bic", "icl", "aic")

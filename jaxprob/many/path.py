@@ -18,17 +18,17 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Model, Status, Trait
 from jaxprob.data.arrays import OneWarning
 from jaxprob.fit import Fit, check_data_of
-from jaxprob.many.arguments import make_lanes
-from jaxprob.many.neighbours import Grid, fit_grid
-from jaxprob.report import flat_params, parameter_names
+from jaxprob.many.engine.arguments import make_lanes
+from jaxprob.many.engine.neighbours import Grid, fit_grid
+from jaxprob.problem.problem import Problem, Rows
+from jaxprob.reports.report import flat_params, parameter_names
+from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.driver import run as minimise
 from jaxprob.solvers.newton import newton
-from jaxprob.solvers.problem import Problem, Rows
 
 _SMALLEST = 1e-4  # penalty of a path, as a part of the largest
 _RIDGE = 1e-3  # the share of l1 by which the largest penalty of ridge is found, as glmnet does

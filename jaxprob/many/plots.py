@@ -11,8 +11,8 @@ from jaxprob.fit import Fit
 from jaxprob.many.path import Path
 from jaxprob.many.resampling import Bootstrap
 from jaxprob.many.validation import CrossValidation
-from jaxprob.plots import new_axes
-from jaxprob.report import flat_params, parameter_names
+from jaxprob.reports.plots import new_axes
+from jaxprob.reports.report import flat_params, parameter_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

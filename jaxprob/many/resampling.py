@@ -29,14 +29,14 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import Bind, Model, Status
 from jaxprob.fit import Fit, default_solver, fit
-from jaxprob.many.keys import check_key
-from jaxprob.many.lanes import Lanes
-from jaxprob.many.running import run
-from jaxprob.report import flat_params, parameter_names
-from jaxprob.sensitivity import influence
+from jaxprob.many.engine.keys import check_key
+from jaxprob.many.engine.lanes import Lanes
+from jaxprob.many.engine.running import run
+from jaxprob.problem.problem import Problem
+from jaxprob.reports.report import flat_params, parameter_names
+from jaxprob.reports.verdicts import check_optimum, has_optimum
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.problem import Problem
-from jaxprob.verdicts import check_optimum, has_optimum
+from jaxprob.uncertainty.sensitivity import influence
 
 SCHEMES = ("multinomial", "poisson", "bayesian")
 METHODS = ("percentile", "basic", "bca")

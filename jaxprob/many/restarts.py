@@ -18,10 +18,10 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import Model, Status
 from jaxprob.fit import Fit, check_data_of
+from jaxprob.many.engine.keys import check_key
 from jaxprob.many.fitting import fit_many
-from jaxprob.many.keys import check_key
+from jaxprob.problem.problem import Rows
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.problem import Rows
 
 
 @dataclass(frozen=True)

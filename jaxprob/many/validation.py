@@ -24,18 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Model, Status, Trait
 from jaxprob.fit import Fit, check_data_of
-from jaxprob.many.arguments import make_lanes
+from jaxprob.many.engine.arguments import make_lanes
+from jaxprob.many.engine.keys import check_key
+from jaxprob.many.engine.neighbours import Grid, fit_grid
 from jaxprob.many.folds import folds as assign
-from jaxprob.many.keys import check_key
-from jaxprob.many.neighbours import Grid, fit_grid
 from jaxprob.numerics.passes import total
 from jaxprob.numerics.products import matmul
+from jaxprob.problem.problem import Problem, Rows
+from jaxprob.reports.verdicts import reason
+from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.problem import Problem, Rows
-from jaxprob.verdicts import reason
 
 
 class Calibration(NamedTuple):

@@ -1,5 +1,6 @@
 """How a model is fitted: one algorithm per file, one driver."""
 
+from jaxprob.problem.problem import Problem as Problem
 from jaxprob.solvers.choice import choice as choice
 from jaxprob.solvers.closed_form import closed_form as closed_form
 from jaxprob.solvers.driver import Trace as Trace
@@ -10,5 +11,4 @@ from jaxprob.solvers.lbfgs import lbfgs as lbfgs
 from jaxprob.solvers.minibatch_em import MinibatchFit as MinibatchFit
 from jaxprob.solvers.minibatch_em import minibatch_em as minibatch_em
 from jaxprob.solvers.newton import newton as newton
-from jaxprob.solvers.problem import Problem as Problem
 from jaxprob.solvers.proximal import proximal as proximal

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.contract import Evidence, Trait
+from jaxprob.problem.problem import Known, Problem
 from jaxprob.solvers.driver import State, blank
-from jaxprob.solvers.problem import Known, Problem
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])

@@ -8,7 +8,7 @@ from jax import Array
 
 from jaxprob.contract import Evidence, Status, Trait
 from jaxprob.numerics.control import only_if
-from jaxprob.solvers.problem import Known, Problem
+from jaxprob.problem.problem import Known, Problem
 
 _NEAR = 0.5  # that a Newton step may move one logit against another without raising doubt
 

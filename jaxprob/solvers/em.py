@@ -37,8 +37,8 @@ from jax import Array
 
 from jaxprob.contract import Evidence, Status, Trait
 from jaxprob.numerics.products import vdot
+from jaxprob.problem.problem import Known, Problem
 from jaxprob.solvers.driver import State, blank, no_verdict, slack, with_status
-from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.settings import check_count, check_tolerance
 
 _RELIABLE = 8  # times the rounding of the objective, from which on a gain tells the rate

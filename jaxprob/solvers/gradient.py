@@ -23,8 +23,8 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import Status, Trait
+from jaxprob.problem.problem import Known, Problem
 from jaxprob.solvers.driver import State, blank, with_status
-from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.settings import check_count, check_tolerance
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Evidence, Point, Status
-from jaxprob.models.certificates import together
+from jaxprob.models.regression.certificates import together
 from jaxprob.numerics.linalg import plain_inverse
 from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import vdot
+from jaxprob.problem.problem import Problem
+from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import DEFAULT_TOL, Result
 from jaxprob.solvers.newton import Newton
-from jaxprob.solvers.problem import Problem
 
 _MOST_LOOKS = 20
 _HALVINGS = 4

@@ -12,7 +12,7 @@ sample changes by no more than e^ρ, ρ the largest change of a logit since θ�
     H ⪰ e^(-ρ) M / s,        f - f* ≤ 0.614 e^ρ s gᵀM⁻¹g,
 
 as long as no |e_ik| exceeds 1/2, which one more pass at the end makes sure of (see
-`jaxprob.models.certificates`).
+`jaxprob.models.regression.certificates`).
 Where that bound stays too weak, the run ends STALLED or MAX_STEPS, and `jaxprob.fit` asks the exact
 Hessian.
 
@@ -30,13 +30,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.contract import Evidence, Status, Trait
-from jaxprob.models.certificates import KL_HALF, together
+from jaxprob.models.regression.certificates import KL_HALF, together
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, Inverse, invert, no_inverse
 from jaxprob.numerics.products import vdot
+from jaxprob.problem.problem import Known, Problem
 from jaxprob.solvers.driver import State, blank, slack, tolerance, with_status
 from jaxprob.solvers.linesearch import Move, all_finite
-from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.quasi_newton import At, no_pairs, step, unknown
 from jaxprob.solvers.settings import check_count, check_tolerance
 

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.compilation import eager_jit
 from jaxprob.contract import Expectation, Model, Status, Variables
 from jaxprob.data import check_data
+from jaxprob.runtime.compilation import eager_jit
 
 
 class MinibatchFit(NamedTuple):

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.contract import Evidence, Point, Status, Trait
-from jaxprob.models.certificates import together
+from jaxprob.models.regression.certificates import together
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, factorise, no_factor
 from jaxprob.numerics.products import vdot
+from jaxprob.problem.problem import Known, Problem
 from jaxprob.solvers.driver import (
     Result,
     State,
@@ -40,7 +41,6 @@ from jaxprob.solvers.driver import (
     with_status,
 )
 from jaxprob.solvers.linesearch import Move
-from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.quasi_newton import At, no_pairs, step
 from jaxprob.solvers.settings import check_count, check_tolerance
 

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.contract import Point, Status, Trait
-from jaxprob.models.certificates import together
+from jaxprob.models.regression.certificates import together
 from jaxprob.numerics.linalg import factorise
 from jaxprob.numerics.products import matmul, vdot
+from jaxprob.problem.problem import Known, Problem
 from jaxprob.solvers.driver import (
     State,
     blank,
@@ -38,7 +39,6 @@ from jaxprob.solvers.driver import (
     with_status,
 )
 from jaxprob.solvers.linesearch import backtrack
-from jaxprob.solvers.problem import Known, Problem
 from jaxprob.solvers.settings import check_count, check_tolerance
 
 _IDLE_STEPS = 4

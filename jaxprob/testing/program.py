@@ -18,7 +18,7 @@ from jax import Array, lax
 from jax.core import eval_jaxpr
 from jax.extend.core import jaxpr_as_fun
 
-from jaxprob.compilation import compile_hastily
+from jaxprob.runtime.compilation import compile_hastily
 from jaxprob.testing import rounding
 
 if TYPE_CHECKING:

@@ -42,8 +42,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.fft import dct
 
-from jaxprob.compilation import compiled
 from jaxprob.models.kernels.arguments import check_number, check_points, check_values
+from jaxprob.runtime.compilation import compiled
 
 _STAGES = 7
 _TRIALS = 96  # where the fixed point is looked for

@@ -28,13 +28,13 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.compilation import compiled
 from jaxprob.models.kernels.arguments import check_points
 from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor, leave_one_out
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.passes import at_a_time
 from jaxprob.numerics.products import matmul
+from jaxprob.runtime.compilation import compiled
 
 _ELEMENTS = 1 << 18  # of an array, at a time
 _ROWS = 512

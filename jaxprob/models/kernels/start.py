@@ -34,10 +34,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxprob.compilation import compiled
 from jaxprob.models.kernels.kernel import COMPACT
 from jaxprob.models.kernels.sums import Bandwidth, inverse_factor, leave_one_out, without_each
 from jaxprob.numerics.products import matmul
+from jaxprob.runtime.compilation import compiled
 
 _STEPS = 16
 _ROWS = 512  # at a time, of what is compared with all others

@@ -40,7 +40,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxprob.compilation import compiled
 from jaxprob.models.kernels.arguments import check_factor, check_points
 from jaxprob.models.kernels.kernel import (
     COMPACT,
@@ -57,6 +56,7 @@ from jaxprob.numerics.control import if_any
 from jaxprob.numerics.nearest import squared_distances
 from jaxprob.numerics.passes import at_a_time
 from jaxprob.numerics.products import matmul
+from jaxprob.runtime.compilation import compiled
 
 _QUERIES = 512  # at a time
 _PAIRS = 1 << 19  # at a time: 4 MiB in float64 for each temporary array

@@ -35,7 +35,7 @@ def nodes_of(
         ValueError: for several trees, or too few names.
 
     Example:
-        >>> from jaxprob.models.decision_tree import Params
+        >>> from jaxprob.models.trees.decision_tree import Params
         >>> counts = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
         >>> params = Params(np.zeros(1, int), np.array([0.5]), np.zeros(1, int), counts)
         >>> [node.condition for node in nodes_of(params).values()]

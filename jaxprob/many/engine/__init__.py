@@ -1,0 +1,1 @@
+"""Lanes: how many fits run at once."""

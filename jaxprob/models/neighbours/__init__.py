@@ -1,0 +1,1 @@
+"""Densities and classes from the nearest examples."""

@@ -1,0 +1,1 @@
+"""Regressions: what is said of y, given features."""

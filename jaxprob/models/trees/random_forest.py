@@ -1,0 +1,550 @@
+r"""Random forests: the mean of decision trees that were grown on resampled examples.
+
+The model: T trees, each with its class probabilities p_t(y|x) (equation 3.23), and
+
+    p(y=k|x) = 1/T Σ_t p_t(y=k|x)                                                         (3.27)
+
+Each tree is grown (3.25) on a bootstrap sample, and each of its nodes may ask for a few columns
+only, drawn for it: trees that differ have a mean that varies less than any of them. The mean is
+also less sure than they are, so less is added to the leaves than to those of a single tree.
+
+With weights c_i, a bootstrap sample is drawn from the examples of positive weight, as many as there
+are, all with the same probability; example i then has weight c_i times how often it was drawn. So
+examples without weight are as if they were not there, and a weight is what it is in every other
+model: how much an example counts, not how probable it is to be drawn.
+
+An example that a tree was not grown on, for 1/e of all trees, tells how good that tree is. The mean
+over these trees alone is the example's out-of-bag probability, and needs no other data:
+
+    p_oob(y_i|x_i) = mean of p_t(y_i|x_i) over t with m_ti = 0                            (3.28)
+
+with m_ti how often tree t has drawn example i. They are drawn again, from the seed; the weights in
+the leaves of a tree tell whether they are those that it was grown on.
+
+Source: equations 3.27-3.28 of the project's mathematics; Breiman, Bagging predictors, Machine
+Learning 24, 1996, and Random forests, Machine Learning 45, 2001.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+
+from jaxprob.contract import (
+    Bind,
+    Classes,
+    Found,
+    Likelihood,
+    Model,
+    Predictions,
+    Search,
+    Status,
+    Variables,
+)
+from jaxprob.models.trees import decision_tree, sorted_columns
+from jaxprob.models.trees.decision_tree import (
+    MAY_MISS,
+    REASONS,
+    Params,
+    check_max_features,
+    check_settings,
+    log_of_shares,
+    of_columns,
+    status_of,
+    too_light,
+    weighted,
+)
+from jaxprob.runtime.compilation import compiled
+
+SMOOTHING = 0.1
+_AT_A_TIME = 16  # trees that an accelerator grows side by side
+
+
+class OutOfBag(NamedTuple):
+    """What trees say of examples that they were not grown on.
+
+    Attributes:
+        log_likelihood: () Σ_i c_i log p_oob(y_i|x_i), nats, over examples that some tree has not
+            seen.
+        weight: () of these.
+        log_proba: (n, K) log p_oob; NaN for examples that every tree has seen.
+        status: () int32, a Status: INVALID_INPUT, with NaN in all else, where the trees were grown
+            on something else, CONVERGED otherwise.
+    """
+
+    log_likelihood: Array
+    weight: Array
+    log_proba: Array
+    status: Array
+
+
+def init(
+    key: Array | None,
+    x: Array,
+    y: Array | None = None,
+    weights: Array | None = None,
+    *,
+    num_classes: int,
+    depth: int = 6,
+    num_trees: int = 100,
+) -> Params:
+    """Trees that ask nothing: the classes are as likely as they are frequent.
+
+    Args:
+        key: unused; every model's `init` takes one.
+        x: (n, d) floating; only its dtype matters.
+        y: (n,) labels in 0..K-1; none of any where None.
+        weights: (n,) c_i ≥ 0; one each where None.
+        num_classes: K.
+        depth: D.
+        num_trees: T.
+
+    Returns:
+        Params with T in front.
+
+    Example:
+        >>> x, y = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
+        >>> init(None, x, y, num_classes=2, num_trees=5).counts.shape
+        (5, 127, 2)
+    """
+    one = decision_tree.init(key, x, y, weights, num_classes=num_classes, depth=depth)
+    return jax.tree.map(lambda a: jnp.broadcast_to(a[None], (num_trees, *a.shape)), one)
+
+
+def log_prob(params: Params, x: Array, y: Array, *, smoothing: float = SMOOTHING) -> Array:
+    """The log-probability of the label of one example (equation 3.27).
+
+    Args:
+        params: Params with T in front.
+        x: (d,) floating, NaN where an entry is missing.
+        y: () label in 0..K-1, any integer dtype.
+        smoothing: a of each leaf.
+
+    Returns:
+        (), nats.
+
+    Example:
+        >>> x, y = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
+        >>> params = init(None, x, y, num_classes=2, num_trees=5)
+        >>> round(float(jnp.exp(log_prob(params, x[0], 1, smoothing=0.0))), 4)
+        0.6667
+    """
+    return predict_log_proba(params, x[None], smoothing=smoothing)[0, jnp.asarray(y, jnp.int32)]
+
+
+@compiled()
+def log_likelihood(
+    params: Params,
+    x: Array,
+    y: Array,
+    weights: Array | None = None,
+    *,
+    smoothing: float = SMOOTHING,
+) -> Array:
+    """The log-likelihood Σ_i c_i log p(y_i|x_i) of n examples (equation 3.27).
+
+    Args:
+        params: Params with T in front.
+        x: (n, d) floating, NaN where an entry is missing.
+        y: (n,) labels in 0..K-1, any integer dtype.
+        weights: (n,) c_i ≥ 0; one each where None.
+        smoothing: a of each leaf.
+
+    Returns:
+        (), nats.
+
+    Example:
+        >>> x, y = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
+        >>> params = init(None, x, y, num_classes=2, num_trees=5)
+        >>> round(float(log_likelihood(params, x[:1], y[1:2], smoothing=0.0)), 4)
+        -0.4055
+    """
+    log_p = predict_log_proba(params, x, smoothing=smoothing)
+    return weighted(_own(log_p, y), weights)
+
+
+@compiled()
+def predict_log_proba(params: Params, x: Array, *, smoothing: float = SMOOTHING) -> Array:
+    """The log-probabilities of all classes for each example (equation 3.27).
+
+    Args:
+        params: Params with T in front.
+        x: (n, d) floating, NaN where an entry is missing.
+        smoothing: a of each leaf.
+
+    Returns:
+        (n, K), nats.
+
+    Example:
+        >>> params = init(None, jnp.zeros((3, 2)), num_classes=2, num_trees=5)
+        >>> jnp.exp(predict_log_proba(params, jnp.zeros((1, 2)))).tolist()
+        [[0.5, 0.5]]
+    """
+    num_trees = params.feature.shape[0]
+
+    def add(so_far: Array, tree: Params) -> tuple[Array, None]:
+        return so_far + _proba(tree, x, smoothing), None
+
+    zero = jnp.zeros((x.shape[0], params.counts.shape[-1]), x.dtype)
+    return log_of_shares(jax.lax.scan(add, zero, params)[0] / num_trees)
+
+
+def sample(params: Params, key: Array, x: Array, *, smoothing: float = SMOOTHING) -> Array:
+    """Draw labels y_i from the mean of the trees' probabilities (equation 3.27).
+
+    Args:
+        params: Params with T in front.
+        key: a typed PRNG key.
+        x: (n, d) floating, NaN where an entry is missing.
+        smoothing: a of each leaf.
+
+    Returns:
+        (n,) int32 in 0..K-1.
+
+    Example:
+        >>> x, y = jnp.zeros((3, 2)), jnp.array([1, 1, 1])
+        >>> params = init(None, x, y, num_classes=2, num_trees=5)
+        >>> sample(params, jax.random.key(0), jnp.zeros((2, 2)), smoothing=0.0).tolist()
+        [1, 1]
+    """
+    log_p = predict_log_proba(params, x, smoothing=smoothing)
+    return jax.random.categorical(key, log_p, axis=-1).astype(jnp.int32)
+
+
+def grow(
+    x: Array,
+    y: Array,
+    weights: Array | None = None,
+    *,
+    num_classes: int,
+    num_trees: int = 100,
+    depth: int = 6,
+    max_features: int | None = None,
+    bootstrap: bool = True,
+    seed: int = 0,
+    min_leaf_weight: float = 0.0,
+    min_gain: float = 0.0,
+    smoothing: float = SMOOTHING,
+    max_bins: int | None = None,
+) -> Found:
+    """Grow all trees, from columns that are sorted once.
+
+    On a CPU one tree is grown after the other, where it stays in the cache; elsewhere sixteen at a
+    time.
+
+    Args:
+        x: (n, d) floating, NaN where an entry is missing.
+        y: (n,) labels in 0..K-1, any integer dtype.
+        weights: (n,) c_i ≥ 0; one each where None.
+        num_classes: K.
+        num_trees: T.
+        depth: D.
+        max_features: how many columns, drawn for each node, may be asked for; √d where None,
+            rounded down.
+        bootstrap: whether each tree is grown on a bootstrap sample, or on all examples.
+        seed: of everything random.
+        min_leaf_weight: on both sides of a question, at least; anything positive where zero.
+        min_gain: of a question, nats: more than this.
+        smoothing: a, of the probabilities of the leaves; only the status depends on it.
+        max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only.
+
+    Returns:
+        Found of Params with T in front, with status INVALID_INPUT where the weights sum to one or
+        less and a setting counts examples, CLASS_ABSENT where a class has no weight and nothing is
+        smoothed, CONVERGED otherwise.
+
+    Raises:
+        ValueError: for settings out of their ranges.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]] * 5), jnp.array([0, 0, 1, 1] * 5)
+        >>> params = grow(x, y, num_classes=2, num_trees=10, depth=1).params
+        >>> [round(p, 2) for p in jnp.exp(predict_log_proba(params, jnp.zeros((1, 1))))[0].tolist()]
+        [0.99, 0.01]
+    """
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    check_settings(num_classes, depth, min_leaf_weight, min_gain, smoothing, max_bins)
+    check_forest(num_trees, seed, bootstrap)
+    d = x.shape[-1]
+    max_features = max(1, math.isqrt(d)) if max_features is None else max_features
+    check_max_features(max_features, d)
+    params = _grow(
+        x,
+        y,
+        weights,
+        jax.random.key(seed),
+        num_classes=num_classes,
+        num_trees=num_trees,
+        bootstrap=bootstrap,
+        max_bins=max_bins,
+        depth=depth,
+        max_features=max_features,
+        min_leaf_weight=float(min_leaf_weight),
+        min_gain=float(min_gain),
+    )
+    c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
+    every = jnp.zeros(num_classes, x.dtype).at[_labels(y, num_classes)].add(c)
+    unknown = jnp.asarray(jnp.inf, x.dtype)
+    is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
+    return Found(params, status_of(every, smoothing, is_light), unknown)
+
+
+def draws(key: Array, weights: Array) -> Array:
+    """How often a bootstrap sample has each example, of those with positive weight.
+
+    Args:
+        key: a typed PRNG key.
+        weights: (n,) c_i ≥ 0.
+
+    Returns:
+        (n,) m_i of the dtype of the weights: their sum is the number of positive weights.
+
+    Example:
+        >>> draws(jax.random.key(0), jnp.array([0.0, 3.0, 0.0])).tolist()
+        [0.0, 1.0, 0.0]
+    """
+    n = weights.shape[0]
+    some = weights > 0
+    rank = jnp.cumsum(some) - 1
+    count = rank[-1] + 1
+    drawn = jax.random.randint(key, (n,), 0, jnp.maximum(count, 1))
+    counts = (jnp.arange(n) < count).astype(weights.dtype)
+    times = jnp.zeros_like(weights).at[drawn].add(counts)
+    return jnp.where(some, times[jnp.maximum(rank, 0)], 0.0)
+
+
+def out_of_bag(
+    params: Params,
+    x: Array,
+    y: Array,
+    weights: Array | None = None,
+    *,
+    seed: int = 0,
+    smoothing: float = SMOOTHING,
+) -> OutOfBag:
+    """How well the trees predict the examples that they were not grown on (equation 3.28).
+
+    Args:
+        params: of `grow` with `bootstrap`, T in front.
+        x: (n, d) floating: the examples that the forest was grown on, all of them.
+        y: (n,) labels in 0..K-1, any integer dtype.
+        weights: (n,) c_i ≥ 0, the same as when it was grown.
+        seed: the same as when it was grown.
+        smoothing: a of each leaf.
+
+    Returns:
+        OutOfBag. What is a ValueError outside of `jit` and `vmap` is its status inside.
+
+    Raises:
+        ValueError: for data, weights or a seed with which the leaves of some tree would weigh
+            something else, and for a forest grown without `bootstrap`.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]] * 5), jnp.array([0, 0, 1, 1] * 5)
+        >>> params = grow(x, y, num_classes=2, num_trees=20, depth=1).params
+        >>> out = out_of_bag(params, x, y)
+        >>> float(out.weight), bool(jnp.exp(out.log_likelihood / out.weight) > 0.9)
+        (20.0, True)
+    """
+    num_trees = params.feature.shape[0]
+    check_forest(num_trees, seed, True)
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    c = jnp.ones(x.shape[0], x.dtype) if weights is None else jnp.asarray(weights, x.dtype)
+    keys = jax.random.split(jax.random.key(seed), num_trees)
+    found, agrees = _out_of_bag(params, x, y, c, keys, smoothing)
+    if not isinstance(agrees, Tracer) and not agrees.all():
+        raise ValueError(
+            f"seed, x, y, weights: expected those that the forest was grown on, but tree "
+            f"{int(jnp.argmin(agrees))} of {num_trees} has other weights in its leaves than seed "
+            f"{seed} draws; pass the data and the seed that it was grown with, for which bootstrap "
+            "must have been True"
+        )
+    return found
+
+
+@compiled()
+def _out_of_bag(
+    params: Params, x: Array, y: Array, c: Array, keys: Array, smoothing: float
+) -> tuple[OutOfBag, Array]:
+    """What the trees say, and (T,) whether each was grown on what its key draws."""
+    k = params.counts.shape[-1]
+    labels = _labels(y, k)
+
+    def add(so_far: tuple[Array, Array], one: tuple[Params, Array]) -> tuple[Any, Array]:
+        tree, key = one
+        sums, times = so_far
+        drawn = draws(_bootstrap_key(key), c)
+        out = (drawn == 0).astype(x.dtype)
+        counts = tree.counts[tree.feature.shape[0] :]
+        again = jnp.zeros_like(counts).at[decision_tree.leaf(tree, x), labels].add(c * drawn)
+        slack = jnp.finfo(counts.dtype).eps ** 0.5  # of sums in another order
+        agrees = jnp.all(jnp.abs(again - counts) <= slack * counts)
+        return (sums + out[:, None] * _proba(tree, x, smoothing), times + out), agrees
+
+    zero = jnp.zeros((x.shape[0], k), x.dtype), jnp.zeros_like(c)
+    (sums, times), agrees = jax.lax.scan(add, zero, (params, keys))
+    log_p = log_of_shares(sums / times[:, None])
+    known = jnp.where(times > 0, c, 0.0)
+    sound = jnp.all(agrees)
+    value, weight = weighted(_own(log_p, y), known), jnp.sum(known)
+    value, weight, log_p = (jnp.where(sound, a, jnp.nan) for a in (value, weight, log_p))
+    status = jnp.where(sound, jnp.int32(Status.CONVERGED), jnp.int32(Status.INVALID_INPUT))
+    return OutOfBag(value, weight, log_p, status), agrees
+
+
+def feature_gain(params: Params, num_features: int) -> Array:
+    """What the questions of each feature gain together, in the mean over trees (equation 3.25).
+
+    Args:
+        params: Params with T in front.
+        num_features: d.
+
+    Returns:
+        (d,), nats: of the examples that the trees were grown on.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]] * 5), jnp.array([0, 0, 1, 1] * 5)
+        >>> params = grow(x, y, num_classes=2, num_trees=10, depth=1, bootstrap=False).params
+        >>> feature_gain(params, 1).round(2).tolist()
+        [13.859999656677246]
+    """
+    each = jax.vmap(partial(decision_tree.feature_gain, num_features=num_features))(params)
+    return jnp.mean(each, axis=0)
+
+
+def model(
+    num_classes: int,
+    num_trees: int = 100,
+    depth: int = 6,
+    *,
+    max_features: int | None = None,
+    bootstrap: bool = True,
+    seed: int = 0,
+    min_leaf_weight: float = 0.0,
+    min_gain: float = 0.0,
+    smoothing: float = SMOOTHING,
+    max_bins: int | None = None,
+) -> Model:
+    """A random forest for `jaxprob.fit`, which grows it. NaN in x is a missing entry.
+
+    Args:
+        num_classes: K.
+        num_trees: T.
+        depth: D, how many questions lead to a leaf at most; up to 16.
+        max_features: how many columns, drawn for each node, may be asked for; √d where None.
+        bootstrap: whether each tree is grown on a bootstrap sample, or on all examples.
+        seed: of everything random.
+        min_leaf_weight: on both sides of a question, at least; anything positive where zero.
+        min_gain: of a question, nats: more than this.
+        smoothing: a, as how many examples of each class count in each leaf beforehand.
+        max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only.
+
+    Returns:
+        A Model; two of them with the same settings are equal.
+
+    Raises:
+        ValueError: for settings out of their ranges.
+
+    Example:
+        >>> model(3).variables.num_classes, model(3) == model(3, num_trees=100)
+        (3, True)
+    """
+    check_settings(num_classes, depth, min_leaf_weight, min_gain, smoothing, max_bins)
+    check_forest(num_trees, seed, bootstrap)
+    check_max_features(max_features)
+    shape = {"num_classes": num_classes, "depth": depth, "num_trees": num_trees}
+    rules = {
+        "max_features": max_features,
+        "bootstrap": bootstrap,
+        "seed": seed,
+        "min_leaf_weight": float(min_leaf_weight),
+        "min_gain": float(min_gain),
+        "max_bins": max_bins,
+    }
+    prior = {"smoothing": float(smoothing)}
+    return Model(
+        name="Random forest",
+        variables=Variables.conditional(Classes(num_classes), x=MAY_MISS),
+        init=Bind(init, **shape),
+        log_prob=Bind(log_prob, **prior),
+        objective=Likelihood(Bind(log_likelihood, **prior), smooth=False),
+        predict=Predictions(classes=Bind(predict_log_proba, **prior), sample=Bind(sample, **prior)),
+        routes=(Search(Bind(grow, **shape, **rules, **prior)),),
+        words=REASONS,
+    )
+
+
+def check_forest(num_trees: Any, seed: Any, bootstrap: Any) -> None:
+    """Refuse settings that no forest has.
+
+    Args:
+        num_trees: T.
+        seed: of everything random.
+        bootstrap: whether trees are grown on bootstrap samples.
+
+    Raises:
+        ValueError: for fewer than one tree, and a negative seed.
+        TypeError: for a `bootstrap` that is no bool.
+
+    Example:
+        >>> check_forest(100, 0, True)
+    """
+    for name, value, least in (("num_trees", num_trees, 1), ("seed", seed, 0)):
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    if not isinstance(bootstrap, bool):
+        raise TypeError(f"bootstrap: expected True or False, got {bootstrap!r}")
+
+
+_STATIC = (
+    *("num_classes", "num_trees", "bootstrap", "max_bins", "depth", "max_features"),
+    *("min_leaf_weight", "min_gain"),
+)
+
+
+@compiled(*_STATIC)
+@partial(jax.jit, static_argnames=_STATIC)  # under `vmap`, too, one program
+def _grow(
+    x: Array,
+    y: Array,
+    weights: Array | None,
+    key: Array,
+    *,
+    num_classes: int,
+    num_trees: int,
+    bootstrap: bool,
+    max_bins: int | None,
+    **rules: Any,
+) -> Params:
+    c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
+    columns, y = sorted_columns(x, max_bins), _labels(y, num_classes)
+
+    def one(key: Array) -> Params:
+        own = c * draws(_bootstrap_key(key), c) if bootstrap else c
+        return of_columns(columns, y, own, key, num_classes=num_classes, **rules)
+
+    size = None if jax.default_backend() == "cpu" else min(_AT_A_TIME, num_trees)
+    return jax.lax.map(one, jax.random.split(key, num_trees), batch_size=size)
+
+
+def _bootstrap_key(key: Array) -> Array:
+    """That of a tree's sample; levels of the tree fold in their own numbers."""
+    return jax.random.fold_in(key, 2**31)
+
+
+def _labels(y: Array, num_classes: int) -> Array:
+    return jnp.clip(jnp.asarray(y), 0, num_classes - 1).astype(jnp.int32)
+
+
+def _proba(tree: Params, x: Array, smoothing: float) -> Array:
+    """(n, K) of one tree."""
+    return jnp.exp(decision_tree.predict_log_proba(tree, x, smoothing=smoothing))
+
+
+def _own(log_p: Array, y: Array) -> Array:
+    """(n,) of the labels."""
+    return jnp.take_along_axis(log_p, jnp.asarray(y, jnp.int32)[:, None], axis=1)[:, 0]

@@ -1,0 +1,1 @@
+"""What a solver sees: a model, its rows and its penalties."""

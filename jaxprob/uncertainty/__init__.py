@@ -1,0 +1,1 @@
+"""What a maximum says beyond itself."""
