@@ -7,7 +7,7 @@ import jax
 from jax.core import Tracer, eval_context
 
 from jaxprob.contract import Model
-from jaxprob.fit import Fit, default_solver
+from jaxprob.fit import Fit, check_solver, default_solver
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.many.engine.running import run
 from jaxprob.solvers.driver import Solver
@@ -92,5 +92,6 @@ def fit_many(
         lanes, names = make_lanes(model, given, init, in_axes, firth=firth)
         if solver is None:
             solver = default_solver(model, has_l1=l1 is not None, firth=firth)
+        check_solver(solver, lanes.problem(0))
         lanes = lanes.recentred(solver)
         return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)
