@@ -13,7 +13,7 @@ from jaxprob.fit.outcome import Outcome, outcome_of
 from jaxprob.fit.plan import in_bucket, solvers_for
 from jaxprob.problem.problem import Problem
 from jaxprob.runtime.compilation import eager_jit
-from jaxprob.solvers.driver import Result, Solver, is_unproved, run
+from jaxprob.solvers.driver import Result, Solver, is_unproved, run, wants_proof
 from jaxprob.solvers.hosted import compile_look, newton_from_host, suits
 from jaxprob.solvers.newton import judge
 
@@ -52,7 +52,7 @@ def first_that_converges(
         if int(outcome.result.evidence.status) == Status.CONVERGED:
             return outcome
     outcome = run_alone(solvers[-1], problem, theta, trace=trace)
-    unproved = bool(is_unproved(outcome.result.evidence)) and solvers[-1].needs_proof
+    unproved = bool(is_unproved(outcome.result.evidence)) and wants_proof(solvers[-1], problem)
     return _certify(solvers[-1], problem, outcome) if unproved else outcome
 
 

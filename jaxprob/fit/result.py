@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxprob.contract import Model, Status, Trait
+from jaxprob.contract import Model, Status, Trait, is_usable
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.problem.problem import Problem, Rows
@@ -185,6 +185,11 @@ class Fit:
         many = self.source
         source = None if many is None or isinstance(many, Source) else many.lane(i)
         return replace(one, source=source)
+
+    @property
+    def usable(self) -> Array:
+        """Bool: whether it counts, as converged or as trained; one for each of many fits."""
+        return is_usable(self.status)
 
     def report(self) -> Report:
         """How many fits ended how, and why some did not converge; print it."""

@@ -79,7 +79,7 @@ def block_bytes(x: Any, shards: Shards | None) -> int | None:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["data", "l2", "l1", "prior_share", "centre", "hyperparameters"],
+    data_fields=["data", "l2", "l1", "prior_share", "centre", "hyperparameters", "key"],
     meta_fields=["model", "penalised", "shards", "block_bytes", "firth"],
 )
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ class Problem:
     """(d,) what has been subtracted from the features: vectors theta are of what is left."""
     hyperparameters: tuple | None = None
     """What the model's prior takes from all rows; from those that are here where None."""
+    key: Array | None = None
+    """(2,) uint32, or as the default generator has it: the data of the key for where to start."""
 
     @property
     def offers(self) -> Trait:
@@ -136,7 +138,8 @@ class Problem:
     def start(self) -> Array:
         """(p,) where the model starts."""
         data = self.data
-        start = self.model.init(None, *data.examples, weights=data.weights)
+        key = None if self.key is None else jax.random.wrap_key_data(self.key)
+        start = self.model.init(key, *data.examples, weights=data.weights)
         return ravel_pytree(start)[0].astype(data.x.dtype)
 
     def start_for(self, solver: Any) -> Array:
@@ -485,6 +488,10 @@ class Problem:
             "l2": None if self.l2 is None else self.l2 * share,
             "prior_share": jnp.asarray(so_far * share, dtype) if self.model.prior else None,
         }
+
+    def reweighted(self, weights: Array) -> "Problem":
+        """The problem with other weights, its l2 and prior as they are."""
+        return replace(self.prepared(), data=self.data._replace(weights=weights))
 
     def rows(self, index: Array, live: Array) -> "Problem":
         """The problem on the rows of an index, those not live without weight.

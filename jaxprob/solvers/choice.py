@@ -29,7 +29,8 @@ class Choice:
     sums = False
     takes_known = False
     takes_start = False
-    needs_proof = False
+    proof = None
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""

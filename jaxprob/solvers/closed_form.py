@@ -32,7 +32,8 @@ class ClosedForm:
     sums = True
     takes_known = False
     takes_start = False
-    needs_proof = False
+    proof = None
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""

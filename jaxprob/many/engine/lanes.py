@@ -25,16 +25,17 @@ from jaxprob.numerics.passes import total
 from jaxprob.problem.problem import Known, Problem
 from jaxprob.runtime.compilation import EagerJit, eager_jit
 from jaxprob.solvers.driver import (
+    Progress,
     Result,
     Solver,
-    State,
+    advance,
     checked,
-    has_moved,
     is_doubtful,
     is_open,
     is_unproved,
     no_optimum,
     seek,
+    wants_proof,
 )
 from jaxprob.solvers.newton import judge
 
@@ -43,6 +44,7 @@ _LEFT = 4  # a block is handed back when at most this part of its lanes is unfin
 _FEW = 8  # lanes, which are run to their end
 _CERTAIN_STEPS = 3  # before separation is suspected
 _DATA = ("x", "y", "weights", "offset")
+_OTHERS = ("l2", "l1", "centre", "key")
 
 
 class Lanes(NamedTuple):
@@ -75,6 +77,7 @@ class Lanes(NamedTuple):
             assert support is not None  # else there would be none
             return taken.astype(support.dtype(self.dtype), copy=False)
         is_number = name in _DATA or self.draw is None or taken.dtype.kind == "f"
+        is_number &= name != "key"
         return taken.astype(self.dtype, copy=False) if is_number else taken
 
     def problem(self, i: int) -> Problem:
@@ -112,14 +115,6 @@ class Common(NamedTuple):
     extra: Any
 
 
-class Progress(NamedTuple):
-    """Where a lane's run is."""
-
-    state: State
-    k: Array  # () int32, the next step
-    num_steps: Array  # () int32, that moved so far
-
-
 class Found(NamedTuple):
     """What is kept of a lane."""
 
@@ -153,7 +148,7 @@ def _on_device(a: Any) -> Array:
 def with_parts(base: Problem, parts: Mapping[str, Any]) -> Problem:
     """The problem of one lane."""
     data = base.data._replace(**{name: parts[name] for name in _DATA if name in parts})
-    others = {name: parts[name] for name in ("l2", "l1", "centre") if name in parts}
+    others = {name: parts[name] for name in _OTHERS if name in parts}
     return replace(base, data=data, **others)
 
 
@@ -274,11 +269,9 @@ def _rest(
         progress, count = carry
 
         def one(problem: Problem, prepared: Any, progress: Progress, is_open: Array) -> Progress:
-            (found, fixed), (old, k, _) = prepared, progress
+            found, fixed = prepared
             problem = replace(problem, hyperparameters=found)
-            unknown = jnp.int32(Status.MAX_STEPS)  # nothing new is known of the data
-            state = checked(problem, solver.step(problem, fixed, old, k), unknown)
-            new = Progress(state, k + 1, progress.num_steps + has_moved(old, state, k))
+            new = advance(solver, problem, fixed, progress, Status.MAX_STEPS)
             return jax.tree.map(partial(jnp.where, is_open), new, progress)
 
         return batch.map(one, prepared, progress, unfinished(progress)), count + 1
@@ -292,7 +285,7 @@ def _rest(
         is_late = k > _CERTAIN_STEPS  # before, a step may be long because the start is far away
         doubtful = is_doubtful(solver, problem, state) & goes_on & is_late
         result = _ended(solver, problem, fixed, progress)
-        unproved = ~goes_on & is_unproved(result.evidence) & solver.needs_proof
+        unproved = ~goes_on & is_unproved(result.evidence) & wants_proof(solver, problem)
         return Block(progress, goes_on, doubtful, unproved, _found(solver, problem, result))
 
     return batch.map(end, prepared, progress)

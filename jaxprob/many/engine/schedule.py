@@ -13,8 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprob.contract import Status
 from jaxprob.many.engine import lanes as programs
-from jaxprob.many.engine.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
-from jaxprob.solvers.driver import Solver
+from jaxprob.many.engine.lanes import Block, Found, Lanes, Shape, mesh_of
+from jaxprob.solvers.driver import Progress, Solver
 
 _ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
 _SHARED_LANES = 64  # in such a block, or more: each forms the products of the columns anew
