@@ -55,6 +55,9 @@ class BaseMeasure:
         return float(d) if self.degrees is None else self.degrees
 
 
+DEFAULT = BaseMeasure()
+
+
 class Moments(NamedTuple):
     """What a prior can take from the examples (equation D.17)."""
 
