@@ -117,9 +117,9 @@ def of_statistics(
         () nats, and Params of derivatives.
 
     Example:
-        >>> from jaxprob.models import naive_bayes
+        >>> from jaxprob.models import naive_bayes as nb
         >>> features = (Gaussian(),)
-        >>> params = naive_bayes.init(None, jnp.zeros((1, 1)), num_classes=1, features=features)
+        >>> params = nb.init(None, jnp.zeros((1, 1)), num_classes=1, features=features)
         >>> x, y = jnp.zeros((1, 1)), jnp.array([0])
         >>> known = statistics(x, y, num_classes=1, features=features)
         >>> round(float(of_statistics(params, known, features=features)[0]), 4)

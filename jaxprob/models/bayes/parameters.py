@@ -58,9 +58,9 @@ def parameter_names(
         (p,), such as "class 0: x1 mean".
 
     Example:
-        >>> from jaxprob.models import naive_bayes
-        >>> params = naive_bayes.init(None, jnp.zeros((1, 1)), num_classes=2, features=(Bernoulli(),))
-        >>> parameter_names(params, ("wet",), features=(Bernoulli(),))
+        >>> from jaxprob.models import naive_bayes as nb
+        >>> params = nb.init(None, jnp.zeros((1, 1)), num_classes=2, features=(nb.Bernoulli(),))
+        >>> parameter_names(params, ("wet",), features=(nb.Bernoulli(),))
         ('class 0', 'class 1', 'class 0: wet', 'class 1: wet')
     """
     classes = [f"class {k}" for k in range(len(params.class_logits))]

@@ -59,8 +59,8 @@ def parameter_names(params: Params, feature_names: tuple[str, ...] | None) -> tu
         (p,), such as "component 0: x1 mean".
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
-        >>> parameter_names(dirichlet_mixture.init(None, jnp.zeros((2, 1)), num_components=1), None)[2]
+        >>> from jaxprob.models import dirichlet_mixture as dm
+        >>> parameter_names(dm.init(None, jnp.zeros((2, 1)), num_components=1), None)[2]
         'component 0: x0 mean'
     """
     t, d = params.means.shape

@@ -27,9 +27,9 @@ def responsibilities(params: Params, x: Array) -> Array:
         (n, T), with rows that add up to one.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
+        >>> from jaxprob.models import dirichlet_mixture as dm
         >>> x = jnp.array([[0.0], [2.0]])
-        >>> responsibilities(dirichlet_mixture.init(None, x, num_components=1), x).tolist()
+        >>> responsibilities(dm.init(None, x, num_components=1), x).tolist()
         [[1.0], [1.0]]
     """
     return softmax(expected(params, x).T)
@@ -49,8 +49,8 @@ def marginal(params: Params, columns: Sequence[int]) -> Params:
         ValueError: where a column does not exist or is named twice.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
-        >>> params = dirichlet_mixture.init(None, jnp.array([[0.0], [2.0]]), num_components=1, alpha=1.0)
+        >>> from jaxprob.models import dirichlet_mixture as dm
+        >>> params = dm.init(None, jnp.array([[0.0], [2.0]]), num_components=1, alpha=1.0)
         >>> marginal(params, [0]).means.tolist()
         [[1.0]]
     """
@@ -70,9 +70,9 @@ def expected_counts(params: Params, x: Array, weights: Array | None = None) -> A
         (T,), which add up to the sum of the weights.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
+        >>> from jaxprob.models import dirichlet_mixture as dm
         >>> x = jnp.array([[0.0], [2.0]])
-        >>> expected_counts(dirichlet_mixture.init(None, x, num_components=1), x).tolist()
+        >>> expected_counts(dm.init(None, x, num_components=1), x).tolist()
         [2.0]
     """
     return statistics(params, x, weights)[1].weight
@@ -97,9 +97,9 @@ def num_used(
             since all weights together do not.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
+        >>> from jaxprob.models import dirichlet_mixture as dm
         >>> x = jnp.array([[0.0], [9.0]])
-        >>> int(num_used(dirichlet_mixture.init(None, x, num_components=2), x, threshold=0.9))
+        >>> int(num_used(dm.init(None, x, num_components=2), x, threshold=0.9))
         2
     """
     if not threshold > 0:

@@ -29,9 +29,9 @@ def statistics(params: Params, x: Array, weights: Array | None = None) -> tuple[
         () nats, and Statistics.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
+        >>> from jaxprob.models import dirichlet_mixture as dm
         >>> x = jnp.array([[0.0], [2.0]])
-        >>> statistics(dirichlet_mixture.init(None, x, num_components=1), x)[1].weight.tolist()
+        >>> statistics(dm.init(None, x, num_components=1), x)[1].weight.tolist()
         [2.0]
     """
 
@@ -55,9 +55,9 @@ def grad_of_statistics(params: Params, known: Statistics) -> Params:
         Params, nats per unit of each parameter.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
+        >>> from jaxprob.models import dirichlet_mixture as dm
         >>> x = jnp.array([[0.0], [2.0]])
-        >>> params = dirichlet_mixture.init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
+        >>> params = dm.init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
         >>> slope = grad_of_statistics(params, statistics(params, x)[1])
         >>> round(float(slope.components.means[0, 0]), 4)
         0.5455
@@ -92,10 +92,10 @@ def maximise(
         Params, and () int32: COLLAPSED, or MAX_STEPS where there is something to go on with.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
+        >>> from jaxprob.models import dirichlet_mixture as dm
         >>> x = jnp.array([[0.0], [3.0]])
-        >>> params = dirichlet_mixture.init(None, x, num_components=1)
-        >>> maximise(params, statistics(params, x)[1], priors.moments(x))[0].means.tolist()
+        >>> params = dm.init(None, x, num_components=1)
+        >>> maximise(params, statistics(params, x)[1], dm.priors.moments(x))[0].means.tolist()
         [[1.5]]
     """
     components, regular = normal_wishart.update(prior, params.means, *known, moments)
@@ -120,9 +120,9 @@ def about(params: Params, known: Statistics, new: Params) -> Statistics:
         Statistics.
 
     Example:
-        >>> from jaxprob.models import dirichlet_mixture
+        >>> from jaxprob.models import dirichlet_mixture as dm
         >>> x = jnp.array([[0.0], [3.0]])
-        >>> params = dirichlet_mixture.init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
+        >>> params = dm.init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
         >>> about(params, statistics(params, x)[1], params).first.tolist()
         [[1.0]]
     """
