@@ -34,7 +34,7 @@ INTERNAL = {
     "jaxprob.solvers.driver",
     "jaxprob.numerics.linalg",
     "jaxprob.runtime.programs.num_maps",
-    "jaxprob.solvers.hosted",
+    "jaxprob.solvers.plain_newton",
     "jaxprob.solvers.jeffreys",
     "jaxprob.solvers.linesearch",
     "jaxprob.solvers.newton.judge",

@@ -10,13 +10,14 @@ from jax import Array
 from jax.core import Tracer
 from jax.scipy.special import xlogy
 
+from jaxprob.compilation import eager_jit
 from jaxprob.models.base import Model, Status
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.report import Report, report
-from jaxprob.solvers.driver import Trace, run
-from jaxprob.solvers.hosted import newton_from_host, suits
+from jaxprob.solvers.driver import Result, Trace, run
 from jaxprob.solvers.newton import newton
+from jaxprob.solvers.plain_newton import plain_newton, suits
 from jaxprob.solvers.problem import Problem, Rows
 
 
@@ -224,9 +225,17 @@ def _null(problem: Problem) -> Array:
         model=model._replace(certificates=None),
         centre=None,
     )
-    zeros = np.zeros(bare.num_params(), problem.data.x.dtype)
-    found = newton_from_host(newton(), bare, zeros) if suits(newton(), bare) else None
-    return null_of(problem) if found is None else jax.device_put(found.log_likelihood)
+    if suits(newton(), bare):
+        found = _plain_null(bare)
+        if int(found.evidence.status) == Status.CONVERGED:
+            return -found.value
+    return null_of(problem)
+
+
+@eager_jit
+def _plain_null(bare: Problem) -> Result:
+    zeros = jnp.zeros(bare.num_params(), bare.data.x.dtype)
+    return plain_newton(newton(), bare, zeros, jnp.int32(newton().max_steps))
 
 
 @jax.jit
