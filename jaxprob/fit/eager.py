@@ -18,6 +18,8 @@ from jaxprob.solvers.newton import judge, newton
 from jaxprob.solvers.plain_newton import plain_newton, suits
 from jaxprob.solvers.problem import Problem
 
+_ATTEMPTS = 2  # of plain Newton steps, the last one from where the optimum seems to be
+
 
 def solve(problem: Problem) -> Outcome:
     """What is found of a concrete problem by the solvers for its shape.
@@ -59,8 +61,14 @@ def first_that_converges(
 
 def _outcome_if_plain(solver: Any, problem: Problem, theta: Array | None) -> Outcome | None:
     """What plain Newton steps find, None where they are not enough."""
-    outcome = _by_plain_newton(*_plain_arguments(solver, problem, theta))
-    return outcome if int(outcome.result.evidence.status) == Status.CONVERGED else None
+    for _ in range(_ATTEMPTS):
+        outcome = _by_plain_newton(*_plain_arguments(solver, problem, theta))
+        status, theta = int(outcome.result.evidence.status), outcome.result.theta
+        if status == Status.CONVERGED:
+            return outcome
+        if status != Status.STALLED:
+            return None
+    return None
 
 
 def _plain_arguments(solver: Any, problem: Problem, theta: Array | None) -> tuple:
@@ -73,7 +81,9 @@ def _plain_arguments(solver: Any, problem: Problem, theta: Array | None) -> tupl
 
 
 @eager_jit
-def _by_plain_newton(tol: Array, most: Array, problem: Problem, theta: Array, is_start: Array) -> Outcome:
+def _by_plain_newton(
+    tol: Array, most: Array, problem: Problem, theta: Array, is_start: Array
+) -> Outcome:
     """What plain Newton steps find, by one small program."""
     theta = jnp.where(is_start, problem.start(), theta)
     solver = newton()

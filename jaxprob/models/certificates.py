@@ -165,13 +165,10 @@ def chord_bound(
     squares = vdot(grad, factor.solve(grad))
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     most = _of_columns(problem.unravel(theta), columns, jnp.ones((), theta.dtype))
-    if isinstance(factor, Inverse):
-        lengths, reach, noise = _at_worst(problem, theta, value, most, factor)
-    else:
-        lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * factor.largest())
-        reach, noise = _hidden(problem, theta, value, factor)
+    lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * factor.largest())
     spread = growth * lengths * jnp.sqrt(jnp.maximum(squares, 0.0))
     sound = (spread <= -_LEAST_E) & factor.untouched() & ~factor.singular()
+    reach, noise = _hidden(problem, theta, value, factor)
     if not problem.penalised:
         sound &= (growth * reach < _MOST_NOISE) | problem.shrunk()
     gap = together(_kappa(spread) * growth * squares, growth * noise)
@@ -234,41 +231,16 @@ def _hidden(
     """
     params, eps = problem.unravel(theta), jnp.finfo(theta.dtype).eps
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
-    logit = _largest_logit(problem, theta)
+    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
+    logit = vdot(columns, heaviest)
     sums = _of_columns(params, 4 * eps * value * columns, 4 * eps * value)
     pushed = _probes(factor, sums)
     reach = (1 + logit) * jnp.max(jax.vmap(partial(_most_spread, problem))(pushed))
     of_sums = jnp.max(jax.vmap(vdot)(pushed, _signs(sums)))
-    of_logits = _of_logits(problem, value, logit)
+    of_logits = 4 * value * (eps * len(columns) ** 0.5 * logit) ** 2
     if problem.l1 is not None:  # see `_sparse_gap`, which knows of the rounding of sums
         of_sums = jnp.zeros_like(of_logits)
     return reach, (jnp.maximum(of_sums, 0.0) + of_logits) / 2
-
-
-def _at_worst(
-    problem: Any, theta: Array, value: Array, most: Array, inverse: Inverse
-) -> tuple[Array, Array, Array]:
-    """The largest √(aᵀH⁻¹a), and what `_hidden` returns, for the worst signs of features and errors.
-
-    That is the product of |H⁻¹| and the largest features, by which both are bounded.
-    """
-    eps, pushed = jnp.finfo(theta.dtype).eps, inverse.most_solved(most)
-    widest, logit = _most_spread(problem, pushed), _largest_logit(problem, theta)
-    error = 4 * eps * value
-    noise = (error**2 * vdot(most, pushed) + _of_logits(problem, value, logit)) / 2
-    return jnp.sqrt(widest), (1 + logit) * error * widest, noise
-
-
-def _largest_logit(problem: Any, theta: Array) -> Array:
-    """What no logit exceeds, from the largest features."""
-    columns = jnp.max(jnp.abs(problem.data.x), axis=0)
-    return vdot(columns, jnp.max(jnp.atleast_2d(jnp.abs(problem.unravel(theta).weights)), axis=0))
-
-
-def _of_logits(problem: Any, value: Array, logit: Array) -> Array:
-    """What rounding of logits up to such a size contributes to δgᵀ H⁻¹ δg."""
-    eps, d = jnp.finfo(value.dtype).eps, problem.data.x.shape[1]
-    return 4 * value * (eps * d**0.5 * logit) ** 2
 
 
 def _farthest(problem: Any, step: Array) -> Array:

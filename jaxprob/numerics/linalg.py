@@ -63,10 +63,6 @@ class Inverse(NamedTuple):
         """(H + ridge D)⁻¹ v for v (p,)."""
         return row_sums(self.matrix, v / self.scale) / self.scale
 
-    def most_solved(self, v: Array) -> Array:
-        """The most (p,) that |(H + ridge D)⁻¹ u| can be where |u| ≤ v, entry by entry."""
-        return row_sums(jnp.abs(self.matrix), v / self.scale) / self.scale
-
     def last_pivot(self) -> Array:
         """NaN where there is no inverse."""
         return self.pivots[-1]

@@ -70,10 +70,10 @@ class _Course(NamedTuple):
 
     trials: Array  # with this Hessian
     steps: Array  # how many Hessians there were that did not show the optimum to be there
-    stage: Array  # whether it is _NEAR, or _OVER
+    stage: Array  # one of those below
 
 
-_NEAR, _OVER = 1, 2
+_FAR, _NEAR, _DONE, _LOST = range(4)
 
 
 def plain_newton(solver: Newton, problem: Problem, theta: Array, most_steps: Array) -> Result:
@@ -86,7 +86,8 @@ def plain_newton(solver: Newton, problem: Problem, theta: Array, most_steps: Arr
         most_steps: () int32.
 
     Returns:
-        A Result, whose status is CONVERGED, or MAX_STEPS where nothing is known.
+        A Result, whose status is CONVERGED; STALLED where the optimum is near, but that is not
+        proved, perhaps for want of a Hessian from there; MAX_STEPS where nothing is known.
     """
     problem, c = problem.prepared(), problem.example_weights()
     unit = jnp.minimum(total(c) / jnp.maximum(count(c > 0), 1), 1)
@@ -102,25 +103,32 @@ def plain_newton(solver: Newton, problem: Problem, theta: Array, most_steps: Arr
         inverse=Inverse(empty, nothing, nothing + 1, zero),
         origin=theta,
         metric=empty,
-        course=jnp.array([_MOVES[theta.dtype.name], 0, 0], jnp.int32),
+        course=jnp.array([_MOVES[theta.dtype.name], 0, _FAR], jnp.int32),
     )
 
     def enough(value: Array) -> Array:
         return tolerance(solver.tol, value, unit)
 
     body = partial(_tried, problem, enough, jnp.minimum(most_steps, _MOST_STEPS))
-    at = jax.lax.while_loop(lambda at: _Course(*at.course).stage < _OVER, body, start)
-    proofs = problem.certificates
-    if proofs is None:
-        gap = vdot(at.grad, at.inverse.solve(at.grad)) / 2  # to first order, and no bound
-        gap = jnp.where(at.inverse.singular(), jnp.inf, gap)
-    else:
-        apart, moved = jnp.zeros_like(at.value), at.theta - at.origin
-        gap = proofs.chord_bound(problem, at.theta, at.value, at.grad, moved, at.inverse, apart)
+
+    at = jax.lax.while_loop(lambda at: _Course(*at.course).stage < _DONE, body, start)
+    gap, stage = _gap(problem, at), _Course(*at.course).stage
     evidence = no_verdict(theta)._replace(gap=gap)
     evidence = with_status(evidence, gap <= enough(at.value), Status.CONVERGED)
+    evidence = with_status(evidence, stage == _DONE, Status.STALLED)
     steps = _Course(*at.course).steps
     return Result(at.theta, at.value, at.grad, evidence, steps, None)
+
+
+def _gap(problem: Problem, at: _At) -> Array:
+    """A bound on the distance to the optimum, or an estimate where nothing can be proved."""
+    proofs = problem.certificates
+    if proofs is None:
+        gap = vdot(at.grad, at.inverse.solve(at.grad)) / 2
+        is_done = _Course(*at.course).stage == _DONE
+        return jnp.where(is_done & ~at.inverse.singular(), gap, jnp.inf)
+    apart, moved = jnp.zeros_like(at.value), at.theta - at.origin
+    return proofs.chord_bound(problem, at.theta, at.value, at.grad, moved, at.inverse, apart)
 
 
 def _tried(problem: Problem, enough: Any, most: Array, at: _At) -> _At:
@@ -136,8 +144,9 @@ def _tried(problem: Problem, enough: Any, most: Array, at: _At) -> _At:
 
     def stayed(at: _At) -> _At:
         trials, steps, stage = at.course
-        lost = (trials >= _MOST_TRIALS) | ~jnp.isfinite(at.value) | (stage == _NEAR)
-        course = jnp.stack(_Course(trials + 1, steps, jnp.where(lost, _OVER, stage)))
+        lost = (trials >= _MOST_TRIALS) | ~jnp.isfinite(at.value)
+        stage = jnp.where(stage == _NEAR, _DONE, jnp.where(lost, _LOST, stage))
+        course = jnp.stack(_Course(trials + 1, steps, stage))
         return at._replace(step=at.step / 2, promise=at.promise / 2, course=course)
 
     return jax.lax.cond(lower & jnp.isfinite(value), moved, stayed, at)
@@ -173,11 +182,9 @@ def _moved(
     done = (course.stage == _NEAR) | (is_near & (left <= 2 * _PRECISE * enough))
     steps = course.steps + (due & ~is_near)
     lost = (steps > most) | ~jnp.isfinite(left)
-    stage = jnp.where(done | lost, _OVER, jnp.where(is_near, _NEAR, 0))
+    stage = jnp.where(lost, _LOST, jnp.where(done, _DONE, jnp.where(is_near, _NEAR, _FAR)))
     course = _Course(jnp.where(due, 1, course.trials + 1), steps, stage)
-    return _At(
-        theta, value, grad, step, left, inverse, origin, metric, jnp.stack(course)
-    )
+    return _At(theta, value, grad, step, left, inverse, origin, metric, jnp.stack(course))
 
 
 def _updated(inverse: Array, move: Array, change: Array) -> Array:
