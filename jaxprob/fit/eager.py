@@ -61,34 +61,35 @@ def first_that_converges(
 
 def _outcome_if_plain(solver: Any, problem: Problem, theta: Array | None) -> Outcome | None:
     """What plain Newton steps find, None where they are not enough."""
+    steps = 0
     for _ in range(_ATTEMPTS):
-        outcome = _by_plain_newton(*_plain_arguments(solver, problem, theta))
-        status, theta = int(outcome.result.evidence.status), outcome.result.theta
+        outcome = _by_plain_newton(*_plain_arguments(solver, problem, theta, steps))
+        status = int(outcome.result.evidence.status)
         if status == Status.CONVERGED:
             return outcome
         if status != Status.STALLED:
             return None
+        theta, steps = outcome.result.theta, int(outcome.result.num_steps)
     return None
 
 
-def _plain_arguments(solver: Any, problem: Problem, theta: Array | None) -> tuple:
-    """Those of `_by_plain_newton`: the same program for all tolerances, starts and numbers of steps."""
+def _plain_arguments(solver: Any, problem: Problem, theta: Array | None, steps: int = 0) -> tuple:
+    """Those of `_by_plain_newton`, one program for all tolerances, starts and numbers of steps."""
     dtype = np.dtype(problem.data.x.dtype)
     tol = DEFAULT_TOL[dtype.name] if solver.tol is None else solver.tol
-    is_start = np.bool(theta is None)
-    theta = np.zeros(problem.num_params(), dtype) if theta is None else theta
-    return np.asarray(tol, dtype), np.int32(solver.max_steps), problem, theta, is_start
+    taken = np.array([steps, solver.max_steps], np.int32)
+    start = np.zeros(problem.num_params(), dtype) if theta is None else theta
+    return np.asarray(tol, dtype), taken, problem, start, np.bool(theta is None)
 
 
 @eager_jit
 def _by_plain_newton(
-    tol: Array, most: Array, problem: Problem, theta: Array, is_start: Array
+    tol: Array, steps: Array, problem: Problem, theta: Array, is_start: Array
 ) -> Outcome:
     """What plain Newton steps find, by one small program."""
+    solver = replace(newton(), tol=tol)
     theta = jnp.where(is_start, problem.start(), theta)
-    solver = newton()
-    solver = replace(solver, tol=tol)
-    return outcome_of(solver, problem, plain_newton(solver, problem, theta, most))
+    return outcome_of(solver, problem, plain_newton(solver, problem, theta, *steps))
 
 
 @partial(eager_jit, static_argnames=["trace"])

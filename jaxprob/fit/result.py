@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.scipy.special import xlogy
@@ -235,7 +234,7 @@ def _null(problem: Problem) -> Array:
 @eager_jit
 def _plain_null(bare: Problem) -> Result:
     zeros = jnp.zeros(bare.num_params(), bare.data.x.dtype)
-    return plain_newton(newton(), bare, zeros, jnp.int32(newton().max_steps))
+    return plain_newton(newton(), bare, zeros, jnp.int32(0), jnp.int32(newton().max_steps))
 
 
 @jax.jit

@@ -76,14 +76,17 @@ class _Course(NamedTuple):
 _FAR, _NEAR, _DONE, _LOST = range(4)
 
 
-def plain_newton(solver: Newton, problem: Problem, theta: Array, most_steps: Array) -> Result:
+def plain_newton(
+    solver: Newton, problem: Problem, theta: Array, steps: Array, most_steps: Array
+) -> Result:
     """Newton's method without safeguards.
 
     Args:
         solver: of which the tolerance counts.
         problem: for which `suits` is true.
         theta: (p,) where to start.
-        most_steps: () int32.
+        steps: () int32, how many have been taken.
+        most_steps: () int32, how many may be.
 
     Returns:
         A Result, whose status is CONVERGED; STALLED where the optimum is near, but that is not
@@ -93,7 +96,7 @@ def plain_newton(solver: Newton, problem: Problem, theta: Array, most_steps: Arr
     unit = jnp.minimum(total(c) / jnp.maximum(count(c > 0), 1), 1)
     theta = problem.canonical(theta)
     zero, nothing = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
-    empty = jnp.zeros(2 * theta.shape, theta.dtype)
+    empty, due = jnp.zeros(2 * theta.shape, theta.dtype), jnp.int32(_MOVES[theta.dtype.name])
     start = _At(
         theta=theta,
         value=zero + jnp.inf,
@@ -103,21 +106,19 @@ def plain_newton(solver: Newton, problem: Problem, theta: Array, most_steps: Arr
         inverse=Inverse(empty, nothing, nothing + 1, zero),
         origin=theta,
         metric=empty,
-        course=jnp.array([_MOVES[theta.dtype.name], 0, _FAR], jnp.int32),
+        course=jnp.stack(_Course(due, steps, jnp.int32(_FAR))),
     )
 
     def enough(value: Array) -> Array:
         return tolerance(solver.tol, value, unit)
 
     body = partial(_tried, problem, enough, jnp.minimum(most_steps, _MOST_STEPS))
-
     at = jax.lax.while_loop(lambda at: _Course(*at.course).stage < _DONE, body, start)
-    gap, stage = _gap(problem, at), _Course(*at.course).stage
+    gap, course = _gap(problem, at), _Course(*at.course)
     evidence = no_verdict(theta)._replace(gap=gap)
     evidence = with_status(evidence, gap <= enough(at.value), Status.CONVERGED)
-    evidence = with_status(evidence, stage == _DONE, Status.STALLED)
-    steps = _Course(*at.course).steps
-    return Result(at.theta, at.value, at.grad, evidence, steps, None)
+    evidence = with_status(evidence, course.stage == _DONE, Status.STALLED)
+    return Result(at.theta, at.value, at.grad, evidence, course.steps, None)
 
 
 def _gap(problem: Problem, at: _At) -> Array:
@@ -167,6 +168,7 @@ def _moved(
     due = course.trials >= _MOVES[dtype]
     if not has_proofs:
         due |= at.promise <= aim
+    due &= course.stage == _FAR
 
     def looked() -> tuple[Inverse, Array, Array]:
         inverse = plain_inverse(problem.hess(theta))
