@@ -115,10 +115,12 @@ def in_bucket(problem: Problem, solvers: Sequence[Solver]) -> Problem:
         return replace(problem, data=more)
     if any(host_view(a) is None for a in data if a is not None):
         return problem  # on an accelerator
-    weights = np.ones(n, data.x.dtype) if data.weights is None else data.weights
-    more = jax.tree.map(lambda a: filled(np.asarray(a), size), data._replace(weights=None))
-    more = more._replace(weights=filled(np.asarray(weights), size, 0))
-    return replace(problem, data=jax.device_put(more))
+    weights = np.ones(n, data.x.dtype) if data.weights is None else np.asarray(data.weights)
+    more = data._replace(weights=None)
+    if size > n:
+        more = jax.tree.map(lambda a: filled(np.asarray(a), size), more)
+    more = more._replace(weights=filled(weights, size, 0))
+    return replace(problem, data=jax.device_put(more, may_alias=True))
 
 
 def solvers_for(problem: Problem, *, traced: bool) -> list[Solver]:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -14,9 +13,10 @@ from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.problem.problem import Problem, Rows
 from jaxprob.reports.report import Report, report
-from jaxprob.solvers.driver import Trace, run
-from jaxprob.solvers.hosted import newton_from_host, suits
+from jaxprob.runtime.compilation import eager_jit
+from jaxprob.solvers.driver import Result, Trace, run
 from jaxprob.solvers.newton import newton
+from jaxprob.solvers.plain_newton import plain_newton, suits
 
 
 class ManySources(Protocol):
@@ -228,9 +228,17 @@ def _null(problem: Problem) -> Array:
         model=replace(model, certificates=None),
         centre=None,
     )
-    zeros = np.zeros(bare.num_params(), problem.data.x.dtype)
-    found = newton_from_host(newton(), bare, zeros) if suits(newton(), bare) else None
-    return null_of(problem) if found is None else jax.device_put(found.log_likelihood)
+    if suits(newton(), bare):
+        found = _plain_null(bare)
+        if int(found.evidence.status) == Status.CONVERGED:
+            return -found.value
+    return null_of(problem)
+
+
+@eager_jit
+def _plain_null(bare: Problem) -> Result:
+    zeros = jnp.zeros(bare.num_params(), bare.data.x.dtype)
+    return plain_newton(newton(), bare, zeros, jnp.int32(0), jnp.int32(newton().max_steps))
 
 
 @jax.jit
