@@ -5,7 +5,7 @@ block of lanes takes a step at a time, and hands back those that are not finishe
 so that the time follows the sum of the lanes' steps, and not the slowest lane's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from jaxprob.solvers.driver import (
     wants_proof,
 )
 from jaxprob.solvers.newton import judge
+from jaxprob.solvers.plain_newton import plain_newton
 
 _STEPS = 6  # that a block takes at a time, before lanes in doubt are looked at
 _LEFT = 4  # a block is handed back when at most this part of its lanes is unfinished
@@ -226,20 +227,50 @@ def _first(
         fixed, theta = solver.prepare(problem, theta)
         state = solver.start(problem, fixed, theta, known)
         state = checked(problem, state, no_optimum(problem))
-        data, evidence = problem.data, state.evidence
-        rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
-        model = problem.model
-        bad = violations(*rows, variables=model.variables)
-        no_weight = total(problem.example_weights()) == 0
-        enough = suffice(data.x, data.weights, variables=model.variables)
-        status = jnp.where(enough, evidence.status, jnp.int32(Status.SINGULAR))
-        status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), status)
-        status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
-        state = state._replace(evidence=evidence._replace(status=status))
+        status = _of_data(problem, unchecked, state.evidence.status)
+        state = state._replace(evidence=state.evidence._replace(status=status))
         return Progress(state, jnp.int32(1), jnp.int32(0))
 
     axes = batch.axes, batch.start_axis, 0
     return jax.vmap(look, in_axes=axes)(batch.problems, batch.starts, batch.known)
+
+
+def _plain(
+    solver: Any, draw: Bind | None, common: Common, own: Any, start: Array | None, live: Array
+) -> Found:
+    """Try plain Newton steps on the lanes of a block, one after another.
+
+    What that leaves open has no verdict, nor has what is wrong with the data of a lane.
+    """
+    del live
+    batch = _batch(draw, common, own, start)
+    unchecked = set(_DATA) & set(own)
+    shared = None if batch.start_axis == 0 else batch.starts
+
+    def one(problem: Problem, theta: Array | None) -> Found:
+        problem = problem.prepared()
+        theta = shared if theta is None else theta
+        theta = problem.start_for(solver) if theta is None else theta
+        result = plain_newton(solver, problem, theta, jnp.int32(0), jnp.int32(solver.max_steps))
+        evidence, open_ = result.evidence, jnp.int32(Status.MAX_STEPS)
+        sound = _of_data(problem, unchecked, no_optimum(problem)) == open_
+        sound &= evidence.status == Status.CONVERGED
+        evidence = evidence._replace(status=jnp.where(sound, evidence.status, open_))
+        return _found(solver, problem, result._replace(evidence=evidence))
+
+    return batch.map_in_turn(one, batch.starts if batch.start_axis == 0 else None)
+
+
+def _of_data(problem: Problem, unchecked: Container[str], status: Array) -> Array:
+    """() int32: the status, or what is wrong with the lane's own data."""
+    data, variables = problem.data, problem.model.variables
+    rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
+    bad = violations(*rows, variables=variables)
+    no_weight = total(problem.example_weights()) == 0
+    enough = suffice(data.x, data.weights, variables=variables)
+    status = jnp.where(enough, status, jnp.int32(Status.SINGULAR))
+    status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), status)
+    return jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
 
 
 def _rest(
@@ -420,6 +451,8 @@ def _program(block: Callable[..., Any], *, own_start: bool = True) -> EagerJit:
 
 first = _program(_first, own_start=False)
 """Look at lanes that share where they start, (p,) or None, or have it as a part "theta"."""
+plain = _program(_plain, own_start=False)
+"""Try whether a few Newton steps are enough."""
 rest = _program(_rest)
 """Go on with lanes."""
 proofs = _program(_seek)
