@@ -205,9 +205,7 @@ class Run:
         started = time.perf_counter()
         while True:
             if self.tries_plain and not (len(self.waiting) or at_work):
-                _PLAIN_SECONDS[self._key()] = (
-                    _PLAIN_SECONDS.get(self._key(), 0.0) + time.perf_counter() - started
-                )
+                self._note(time.perf_counter() - started)
                 self.waiting, self.left, self.tries_plain = self.left, self.waiting, False
             while len(at_work) < 2 and (call := self._next_call(idle=not at_work)) is not None:
                 at_work.append(call)
@@ -234,6 +232,11 @@ class Run:
             if not idle:
                 return None
         return None
+
+    def _note(self, seconds: float) -> None:
+        """Add what plain steps took to what they have taken, but for the first time, to compile."""
+        before = _PLAIN_SECONDS.get(self._key())
+        _PLAIN_SECONDS[self._key()] = 0.0 if before is None else before + seconds
 
     def _key(self) -> tuple:
         """Equal for runs that the same programs do for."""
