@@ -163,7 +163,7 @@ def for_columns(
     if prior.follows and moments is None:
         raise ValueError(
             "prior: expected location and scale as numbers, or the moments of the examples "
-            "(`Model.hyperparameters`), which it follows, got neither"
+            "(`Prior.hyperparameters`), which it follows, got neither"
         )
     if prior.location is None:
         assert moments is not None  # as just checked

@@ -229,6 +229,6 @@ def prior_scatter(
     if variances is None:
         raise ValueError(
             "prior_scale: expected a number, or the variances of the columns "
-            "(`Model.hyperparameters`), which the prior follows, got neither"
+            "(`Prior.hyperparameters`), which the prior follows, got neither"
         )
     return prior_count * variances
