@@ -26,7 +26,7 @@ from jaxprob.numerics.linalg import Inverse, plain_inverse, row_sums
 from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import vdot
 from jaxprob.problem.problem import Problem
-from jaxprob.solvers.driver import Result, no_verdict, slack, tolerance, with_status
+from jaxprob.solvers.driver import Result, Solver, no_verdict, slack, tolerance, with_status
 from jaxprob.solvers.newton import Newton
 
 _MOST_PARAMS = 128
@@ -39,10 +39,10 @@ _ARMIJO = 1e-4
 _NOISE = 2**10  # as in `jaxprob.solvers.linesearch`
 
 
-def suits(solver: object, problem: Problem) -> bool:
+def suits(solver: Solver, problem: Problem) -> bool:
     """Whether a concrete problem is one for which this may do."""
     return (
-        isinstance(solver, Newton)
+        solver.takes_plain_steps
         and problem.shards is None
         and problem.l1 is None
         and not problem.firth

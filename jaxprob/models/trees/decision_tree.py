@@ -54,9 +54,9 @@ from jax.core import Tracer
 
 from jaxprob.contract import (
     Bind,
+    Chosen,
     Classes,
     Features,
-    Found,
     Likelihood,
     Model,
     Predictions,
@@ -251,7 +251,7 @@ def grow(
     max_bins: int | None = None,
     max_features: int | None = None,
     key: Array | None = None,
-) -> Found:
+) -> Chosen:
     """Grow a tree: the best question for each node (equation 3.25).
 
     With `vmap` over weights a column is sorted once, and each weighting grows its tree.
@@ -270,7 +270,7 @@ def grow(
         key: a typed PRNG key with which they are drawn; a fixed one where None.
 
     Returns:
-        Found of Params, with status INVALID_INPUT where the weights sum to one or less and a
+        Chosen of Params, with status INVALID_INPUT where the weights sum to one or less and a
         setting counts examples, CLASS_ABSENT where a class has no weight and nothing is smoothed,
         CONVERGED otherwise.
 
@@ -296,7 +296,7 @@ def grow(
     params = _grow(x, y, weights, key, max_bins=max_bins, **rules)
     unknown = jnp.asarray(jnp.inf, params.counts.dtype)
     is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
-    return Found(params, status_of(params.counts[0], smoothing, is_light), unknown)
+    return Chosen(params, status_of(params.counts[0], smoothing, is_light), unknown)
 
 
 @compiled()
