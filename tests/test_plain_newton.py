@@ -1,6 +1,7 @@
 """Newton's method in one small program: what it finds, and what it leaves to the large one."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tolerances import EIGHT_DIGITS, SAME_FIT
@@ -16,10 +17,10 @@ MODELS = {"logistic": logistic.model(), "softmax": softmax.model(3)}
 _compiled = []
 
 
-def _count(name, duration_secs, **kwargs):
+def _count(event, duration_secs, **kwargs):
     del duration_secs, kwargs
-    if name == "/jax/core/compile/backend_compile_duration":
-        _compiled.append(name)
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compiled.append(event)
 
 
 jax.monitoring.register_event_duration_secs_listener(_count)
@@ -73,8 +74,9 @@ def test_one_program_for_tolerances_starts_and_steps(x64):
     problem = problem_of(model, *drawn(model, "float64", n=283))
     first = eager._outcome_if_plain(newton(), problem, None)
     assert first is not None
+    solvers = newton(tol=1e-3), newton(tol=jnp.float32(1e-3), max_steps=7)
     before = len(_compiled)
-    for solver in (newton(tol=1e-3), newton(tol=np.float32(1e-3), max_steps=7)):
+    for solver in solvers:
         assert eager._outcome_if_plain(solver, problem, None) is not None
     again = eager._outcome_if_plain(newton(), problem, first.result.theta)
     assert len(_compiled) == before
