@@ -54,7 +54,7 @@ from jax.core import Tracer
 
 from jaxprob.compilation import compiled
 from jaxprob.models.base import Bind, Choice, Features, Labels, Model, Status
-from jaxprob.models.trees import MOST_BINS, Columns, grown, nodes_of, restricted, sorted_columns
+from jaxprob.models.trees import MOST_BINS, Columns, columns_of, grown, nodes_of, restricted
 from jaxprob.models.trees import best_subtree as best_subtree
 from jaxprob.numerics import total
 from jaxprob.numerics.products import matmul
@@ -613,7 +613,7 @@ def of_columns(
     """A tree from sorted columns: what trees of one forest share.
 
     Args:
-        columns: of `jaxprob.models.trees.sorted_columns`.
+        columns: of `jaxprob.models.trees.columns_of`.
         y: (n,) int32 labels in 0..K-1.
         weights: (n,) c_i ≥ 0.
         key: with which the columns of each node are drawn, where not all are asked for.
@@ -623,7 +623,7 @@ def of_columns(
         Params.
 
     Example:
-        >>> columns, y = sorted_columns(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
+        >>> columns, y = columns_of(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
         >>> rules = dict(depth=1, min_leaf_weight=0.0, min_gain=0.0, max_features=None)
         >>> of_columns(columns, y, jnp.ones(2), None, num_classes=2, **rules).threshold.tolist()
         [2.5]
@@ -730,7 +730,13 @@ def _grow(
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
     key = jax.random.key(0) if key is None and max_features is not None else key
     own = {"num_classes": num_classes, "max_features": max_features, **rules}
-    return of_columns(sorted_columns(x, max_bins), _labels(y, num_classes), c, key, **own)
+    return of_columns(
+        columns_of(x, max_bins, num_classes=num_classes, depth=rules["depth"]),
+        _labels(y, num_classes),
+        c,
+        key,
+        **own,
+    )
 
 
 def _labels(y: Array, num_classes: int) -> Array:

@@ -49,7 +49,7 @@ from jaxprob.models.decision_tree import (
     too_light,
     weighted,
 )
-from jaxprob.models.trees import sorted_columns
+from jaxprob.models.trees import columns_of
 
 SMOOTHING = 0.1
 _AT_A_TIME = 16  # trees that an accelerator grows side by side
@@ -514,7 +514,10 @@ def _grow(
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
-    columns, y = sorted_columns(x, max_bins), _labels(y, num_classes)
+    columns, y = (
+        columns_of(x, max_bins, num_classes=num_classes, depth=rules["depth"]),
+        _labels(y, num_classes),
+    )
 
     def one(key: Array) -> Params:
         own = c * draws(_bootstrap_key(key), c) if bootstrap else c
