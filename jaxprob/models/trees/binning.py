@@ -11,8 +11,8 @@ from jaxprob.models.trees.cuts import at
 
 MOST_BINS = 255  # of values: with one for missing entries a code is a byte
 _SAMPLE = 20_000  # examples of which quantiles are taken
-_QUANTILES = 127  # that have codes of their own: with those between them and one, a byte
-_ROOM = 8  # the part of all examples that at most may be between two quantiles
+_SAMPLE_APART = 4_000  # the same, where a bin need not be as good
+_ROOM = 8  # the part of all examples that a bin may have
 
 
 class Binned(NamedTuple):
@@ -56,8 +56,9 @@ def binned(x: Array, max_bins: int = MOST_BINS) -> Binned:
         >>> columns.codes.tolist(), columns.low.tolist()
         ([[1, 0, 2, 1]], [[1.0, 3.0, inf]])
     """
-    low, high = jax.lax.map(partial(_bins, max_bins=max_bins), _sample(x, 0).T)
-    codes = jax.lax.map(lambda column: _codes(*column), (x.T, low, high))
+    low, _, high = jax.lax.map(partial(_bins, max_bins=max_bins), _sample(x.T, 0, _SAMPLE))
+    edges = middle(high[:, :-2], low[:, 1:-1])  # an edge without a bin above it is infinite
+    codes = jax.lax.map(lambda a: _codes(*a, max_bins), (x.T, edges))
     return Binned(codes, low, high, jnp.any(codes == max_bins))
 
 
@@ -66,7 +67,7 @@ class Bins(NamedTuple):
 
     Attributes:
         codes: (d, n) uint8.
-        last: (d, codes) up to which keys may have a code; infinite for the last two.
+        last: (d, codes) up to which keys have a code; infinite for the last two.
         inside: (d, codes) bool, whether keys of one code may differ; None where none do.
     """
 
@@ -75,45 +76,44 @@ class Bins(NamedTuple):
     inside: Array | None
 
 
-def apart(x: Array) -> Bins:
-    """Values at 127 quantiles, and what is between two of them, in bins of their own.
+def apart(columns: Array) -> Bins:
+    """Columns in 255 bins, where a value that is as frequent as two bins shares none with others.
 
-    So a value that is as frequent as a bin shares none, and there is room to look into each of the
-    others.
+    So there is room to look into each bin in which values differ.
 
     Args:
-        x: (n, d) floating, NaN where an entry is missing.
+        columns: (d, n) floating, NaN where an entry is missing.
 
     Returns:
-        Bins of 256 codes. The largest is that of missing entries; the others are even between
-        quantiles, and odd at them.
+        Bins of 256 codes, the largest for missing entries.
 
     Example:
-        >>> bins = apart(jnp.array([[3.0], [1.0], [jnp.nan], [3.0]]))
+        >>> bins = apart(jnp.array([[3.0, 1.0, jnp.nan, 3.0]]))
         >>> bins.codes.tolist(), bins.last[0, :4].tolist()
         ([[3, 1, 255, 3]], [0.9999999403953552, 1.0, 2.999999761581421, 3.0])
     """
-    n, most = len(x), room_for(len(x))
+    d, n = columns.shape
+    room = room_for(n)
 
     def again(state: tuple[Any, ...]) -> tuple[Any, ...]:
         seed = state[1]
-        edges = jax.lax.map(partial(_bins, max_bins=_QUANTILES), _sample(x, seed).T)[1]
-        codes, fullest = jax.lax.map(lambda column: _codes_apart(*column), (x.T, edges))
-        return jnp.max(fullest), seed + 1, codes, edges
+        last = jax.lax.map(_apart, _sample(columns, seed, _SAMPLE_APART))
+        inside = jnp.pad(last, ((0, 0), (1, 0)), constant_values=-jnp.inf)[:, :-1]
+        inside = inside < _before(last)
+        codes = jax.lax.map(lambda a: _codes(a[0], a[1][:-2], MOST_BINS), (columns, last))
+        # In a loop of its own: XLA would find the codes a second time for their histogram.
+        fullest = jax.lax.map(lambda a: _most(*a), (codes, inside))
+        return jnp.max(fullest), seed + 1, Bins(codes, last, inside)
 
     # A sample may be unlucky.
-    start = jnp.int32(n + 1), jnp.int32(0), jnp.zeros(x.shape[::-1], jnp.uint8)
-    edges = jnp.zeros((x.shape[1], _QUANTILES + 1), x.dtype)
-    _, _, codes, edges = jax.lax.while_loop(lambda s: s[0] > most, again, (*start, edges))
-    below = jnp.nextafter(edges, -jnp.inf)
-    below = jnp.where(edges == jnp.inf, jnp.inf, below)
-    last = jnp.stack([below, edges], axis=2).reshape(len(edges), -1)
-    inside = jnp.broadcast_to(jnp.arange(last.shape[1]) % 2 == 0, last.shape)
-    return Bins(codes, last, inside)
+    edges = jnp.zeros((d, MOST_BINS + 1), columns.dtype)
+    none = jnp.zeros((d, n), jnp.uint8), edges, edges > 0
+    start = jnp.int32(room + 1), jnp.int32(0), Bins(*none)
+    return jax.lax.while_loop(lambda state: state[0] > room, again, start)[2]
 
 
 def room_for(n: int) -> int:
-    """More examples than are between two quantiles of n, unless their sample was unlucky.
+    """More examples than a bin has in which values differ, unless the sample was unlucky.
 
     Args:
         n: how many examples there are.
@@ -146,16 +146,29 @@ def middle(a: Array, b: Array) -> Array:
     return jnp.where((half < b) | (b == jnp.inf), half, a)
 
 
-def _sample(x: Array, seed: Array | int) -> Array:
-    """Examples of which quantiles are taken, one from each part of the data."""
-    if len(x) <= _SAMPLE:
-        return x
-    place = jnp.arange(_SAMPLE) + jax.random.uniform(jax.random.key(seed), (_SAMPLE,))
-    return x[jnp.minimum((place * (len(x) / _SAMPLE)).astype(jnp.int32), len(x) - 1)]
+def _sample(columns: Array, seed: Array | int, size: int) -> Array:
+    """(d, size) examples of which quantiles are taken, one from each part of the data."""
+    n = columns.shape[1]
+    if n <= size:
+        return columns
+    place = jnp.arange(size) + jax.random.uniform(jax.random.key(seed), (size,))
+    return columns[:, jnp.minimum((place * (n / size)).astype(jnp.int32), n - 1)]
 
 
-def _bins(column: Array, max_bins: int) -> tuple[Array, Array]:
-    """(bins + 1,) the smallest and largest value of each bin."""
+def _apart(column: Array) -> Array:
+    """(256,) up to where bins go: pairs of quantiles, or a value that is there often by itself."""
+    low, middle, high = _bins(column, MOST_BINS // 2)
+    return jnp.stack([jnp.where(low == high, _before(low), middle), high], axis=1).reshape(-1)
+
+
+def _before(a: Array) -> Array:
+    """The next number below; below 0 that with all its digits, since others are taken for 0."""
+    least = -jnp.finfo(a.dtype).tiny
+    return jnp.where(a == jnp.inf, a, jnp.where(a == 0, least, jnp.nextafter(a, -jnp.inf)))
+
+
+def _bins(column: Array, max_bins: int) -> tuple[Array, Array, Array]:
+    """(bins + 1,) the smallest, the middle and the largest value of each bin."""
     values = _sorted(column)
     n = len(values)
     seen = jnp.sum(values < jnp.inf)
@@ -169,10 +182,10 @@ def _bins(column: Array, max_bins: int) -> tuple[Array, Array]:
     first = jnp.concatenate([jnp.zeros(1, cuts.dtype), cuts])
     last = jnp.concatenate([cuts, seen[None]]) - 1
     some = first < seen  # where a cut is there twice, low is above high and both are at the cut
-    low = jnp.where(some, values[jnp.minimum(first, n - 1)], jnp.inf)
-    high = jnp.where(some, values[last], jnp.inf)
-    of_missing = jnp.full(1, jnp.inf, column.dtype)
-    return jnp.concatenate([low, of_missing]), jnp.concatenate([high, of_missing])
+    at = jnp.stack([first, (first + last) // 2, last])
+    edges = jnp.where(some, values[jnp.clip(at, 0, n - 1)], jnp.inf)
+    low, middle, high = jnp.pad(edges, ((0, 0), (0, 1)), constant_values=jnp.inf)  # of missing ones
+    return low, middle, high
 
 
 def _quantiles(values: Array, seen: Array, max_bins: int) -> Array:
@@ -201,24 +214,8 @@ def _sorted(column: Array) -> Array:
     return jax.lax.bitcast_convert_type(turned(jax.lax.sort(keys, is_stable=False)), column.dtype)
 
 
-def _codes(column: Array, low: Array, high: Array) -> Array:
-    """(n,) uint8 the bin of each value."""
-    edges = middle(high[:-2], low[1:-1])  # an edge without a bin above it is infinite
-    code = _count_below(edges, column)
-    return jnp.where(jnp.isnan(column), len(low) - 1, code).astype(jnp.uint8)
-
-
-def _codes_apart(column: Array, edges: Array) -> tuple[Array, Array]:
-    """(n,) uint8 codes, and how many examples the fullest bin has between two edges."""
-    code = _count_below(edges[:-1], column)
-    code = 2 * code + (column == at(edges, code))
-    code = jnp.where(jnp.isnan(column), 2 * len(edges) - 1, code)
-    count = jnp.zeros(2 * len(edges), jnp.int32).at[code].add(1, mode="promise_in_bounds")
-    return code.astype(jnp.uint8), jnp.max(count[::2])
-
-
-def _count_below(edges: Array, column: Array) -> Array:
-    """(n,) int32 how many edges are below each value, found by quarters."""
+def _codes(column: Array, edges: Array, missing: int) -> Array:
+    """(n,) uint8 how many edges are below each value, found by quarters."""
     rounds = 1
     while 4**rounds <= len(edges):
         rounds += 1
@@ -227,4 +224,11 @@ def _count_below(edges: Array, column: Array) -> Array:
     for step in (4**r for r in reversed(range(rounds))):
         above = [(column > at(edges, code + (step * q - 1))) for q in (1, 2, 3)]
         code = code + step * sum(a.astype(jnp.int32) for a in above)
-    return code
+    return jnp.where(jnp.isnan(column), missing, code).astype(jnp.uint8)
+
+
+def _most(codes: Array, inside: Array) -> Array:
+    """() how many examples the fullest bin has in which values may differ."""
+    count = jnp.zeros(len(inside), jnp.int32)
+    count = count.at[codes.astype(jnp.int32)].add(1, mode="promise_in_bounds")
+    return jnp.max(jnp.where(inside, count, 0)[:-1])

@@ -131,7 +131,7 @@ def best_in_bins(examples: Examples, nodes: Nodes, min_leaf_weight: float) -> tu
     Example:
         >>> from jaxprob.models.trees.binning import apart
         >>> x, y, zero = jnp.array([[1.0], [4.0]]), jnp.array([0, 1]), jnp.zeros(2, jnp.int32)
-        >>> columns = Columns(x.T, x.T, jnp.array(False), apart(x), None)
+        >>> columns = Columns(x.T, x.T, jnp.array(False), apart(x.T), None)
         >>> data = Examples(columns, y, jnp.ones(2))
         >>> none = jnp.zeros(1)
         >>> nodes = Nodes(zero, jnp.int32(1), None, jnp.ones((2, 1)), none, none)
