@@ -56,9 +56,10 @@ def binned(x: Array, max_bins: int = MOST_BINS) -> Binned:
         >>> columns.codes.tolist(), columns.low.tolist()
         ([[1, 0, 2, 1]], [[1.0, 3.0, inf]])
     """
-    low, _, high = jax.lax.map(partial(_bins, max_bins=max_bins), _sample(x.T, 0, _SAMPLE))
+    bins: Any = partial(_bins, max_bins=max_bins)
+    low, _, high = jax.lax.map(bins, _sample(x, 0, _SAMPLE).T)
     edges = middle(high[:, :-2], low[:, 1:-1])  # an edge without a bin above it is infinite
-    codes = jax.lax.map(lambda a: _codes(*a, max_bins), (x.T, edges))
+    codes = jax.lax.map(lambda a: _codes(a[0], a[1], max_bins), (x.T, edges))
     return Binned(codes, low, high, jnp.any(codes == max_bins))
 
 
@@ -76,37 +77,37 @@ class Bins(NamedTuple):
     inside: Array | None
 
 
-def apart(columns: Array) -> Bins:
+def apart(x: Array) -> Bins:
     """Columns in 255 bins, where a value that is as frequent as two bins shares none with others.
 
     So there is room to look into each bin in which values differ.
 
     Args:
-        columns: (d, n) floating, NaN where an entry is missing.
+        x: (n, d) floating, NaN where an entry is missing.
 
     Returns:
         Bins of 256 codes, the largest for missing entries.
 
     Example:
-        >>> bins = apart(jnp.array([[3.0, 1.0, jnp.nan, 3.0]]))
+        >>> bins = apart(jnp.array([[3.0], [1.0], [jnp.nan], [3.0]]))
         >>> bins.codes.tolist(), bins.last[0, :4].tolist()
         ([[3, 1, 255, 3]], [0.9999999403953552, 1.0, 2.999999761581421, 3.0])
     """
-    d, n = columns.shape
+    n, d = x.shape
     room = room_for(n)
 
     def again(state: tuple[Any, ...]) -> tuple[Any, ...]:
         seed = state[1]
-        last = jax.lax.map(_apart, _sample(columns, seed, _SAMPLE_APART))
+        last = jax.lax.map(_apart, _sample(x, seed, _SAMPLE_APART).T)
         inside = jnp.pad(last, ((0, 0), (1, 0)), constant_values=-jnp.inf)[:, :-1]
         inside = inside < _before(last)
-        codes = jax.lax.map(lambda a: _codes(a[0], a[1][:-2], MOST_BINS), (columns, last))
+        codes = jax.lax.map(lambda a: _codes(a[0], a[1][:-2], MOST_BINS), (x.T, last))
         # In a loop of its own: XLA would find the codes a second time for their histogram.
         fullest = jax.lax.map(lambda a: _most(*a), (codes, inside))
         return jnp.max(fullest), seed + 1, Bins(codes, last, inside)
 
     # A sample may be unlucky.
-    edges = jnp.zeros((d, MOST_BINS + 1), columns.dtype)
+    edges = jnp.zeros((d, MOST_BINS + 1), x.dtype)
     none = jnp.zeros((d, n), jnp.uint8), edges, edges > 0
     start = jnp.int32(room + 1), jnp.int32(0), Bins(*none)
     return jax.lax.while_loop(lambda state: state[0] > room, again, start)[2]
@@ -146,13 +147,13 @@ def middle(a: Array, b: Array) -> Array:
     return jnp.where((half < b) | (b == jnp.inf), half, a)
 
 
-def _sample(columns: Array, seed: Array | int, size: int) -> Array:
-    """(d, size) examples of which quantiles are taken, one from each part of the data."""
-    n = columns.shape[1]
+def _sample(x: Array, seed: Array | int, size: int) -> Array:
+    """Examples of which quantiles are taken, one from each part of the data."""
+    n = len(x)
     if n <= size:
-        return columns
+        return x
     place = jnp.arange(size) + jax.random.uniform(jax.random.key(seed), (size,))
-    return columns[:, jnp.minimum((place * (n / size)).astype(jnp.int32), n - 1)]
+    return x[jnp.minimum((place * (n / size)).astype(jnp.int32), n - 1)]
 
 
 def _apart(column: Array) -> Array:

@@ -15,8 +15,8 @@ class Columns(NamedTuple):
     """What trees ask about: values, and which of them a question can tell apart.
 
     Attributes:
-        values: (d, n) floating, NaN where an entry is missing.
-        keys: (d, n) the values, or numbers of their bins; NaN where an entry is missing.
+        values: (n, d) floating, NaN where an entry is missing.
+        keys: (n, d) the values, or numbers of their bins; NaN where an entry is missing.
         gaps: () bool whether anything is missing.
         bins: of the keys, with which the first levels of a tree are grown; None where none are.
         order: (d, n) int32 the examples by increasing keys, those without one last, with which the
@@ -48,22 +48,20 @@ def columns_of(
         >>> columns_of(jnp.array([[3.0], [1.0], [jnp.nan], [2.0]])).order.tolist()
         [[1, 3, 0, 2]]
     """
-    # Each column in one piece: a transposed array is read in steps of a row.
-    values = keys = jax.lax.map(lambda j: x[:, j], jnp.arange(x.shape[1]))
-    missing = jnp.isnan(values)
+    keys, missing = x, jnp.isnan(x)
     levels = levels_in_bins(len(x), num_classes, depth)
     bins = order = None
     if max_bins is not None:
         codes, low, *_ = binned(x, max(2, min(max_bins, len(x))))  # there are no more values
-        keys = jnp.where(missing, jnp.nan, codes.astype(x.dtype))
+        keys = jnp.where(missing, jnp.nan, codes.T.astype(x.dtype))
         if levels:
             last = jnp.broadcast_to(jnp.arange(low.shape[1], dtype=x.dtype), low.shape)
             bins = Bins(codes, last, None)
     elif levels:
-        bins = apart(values)
+        bins = apart(x)
     if levels < depth:
-        order = jax.lax.map(in_order, keys)
-    return Columns(values, keys, jnp.any(missing), bins, order)
+        order = jax.lax.map(in_order, keys.T)
+    return Columns(x, keys, jnp.any(missing), bins, order)
 
 
 def levels_in_bins(n: int, num_classes: int, depth: int) -> int:

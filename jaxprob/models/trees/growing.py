@@ -103,14 +103,17 @@ def grown(
         >>> tree.threshold.tolist(), tree.counts[1:].tolist()
         ([2.5], [[1.0, 0.0], [0.0, 1.0]])
     """
-    d, n = columns.values.shape
+    n, d = columns.values.shape
     most_nodes = min(2 ** (depth - 1), n)  # with a question, in a level
     eps = jnp.finfo(weights.dtype).eps
     rows = jnp.arange(n, dtype=jnp.int32)
+    data = Examples(columns, y, weights)
+    keys = columns.keys
 
     def step(num_nodes: int, level: _Level) -> _Level:
         number = level.number
-        weight = jnp.zeros(num_nodes, weights.dtype).at[number].add(weights)
+        total = jnp.zeros((num_classes, num_nodes), weights.dtype).at[y, number].add(weights)
+        weight = over_classes(itself, total)
         tolerance = ROUNDING * eps * weight
         leaf = jnp.zeros(num_nodes, jnp.int32).at[number].set(level.leaf)
         can_split = level.can_split[:num_nodes]
@@ -120,30 +123,21 @@ def grown(
             drawn = jax.random.fold_in(key, level.depth)
             chosen = _some(drawn, 2 ** (depth - 1), leaf, d, max_features)
         least = jnp.where(can_split, jnp.maximum(min_gain, tolerance), jnp.inf)
+        # Nodes of one class have nothing to gain.
+        aim = jnp.where(jnp.sum(total > 0, axis=0) > 1, least, jnp.inf)
+        nodes = Nodes(number, jnp.max(number) + 1, chosen, total, tolerance, aim)
         if level.order is None:
-            data = Examples(columns, y, weights)
-            nodes = _nodes(data, number, chosen, tolerance, least, num_classes)
             feature, best = best_in_bins(data, nodes, min_leaf_weight)
         else:
             places = _places(level.order, number, num_nodes)
-            feature, best = _best(
-                columns,
-                level.order,
-                y,
-                weights,
-                places,
-                chosen,
-                tolerance,
-                min_leaf_weight,
-                num_classes,
-            )
+            feature, best = _best(data, keys, level.order, places, nodes, min_leaf_weight)
         split = best.gain > least
         question = _question(columns, weights, number, feature, best, weight, split)
         index = jnp.where(split, 2**level.depth - 1 + leaf, 2**depth)  # where there is no node
         asked = jax.tree.map(lambda a, b: a.at[index].set(b, mode="drop"), level.asked, question)
 
         feature, threshold, missing_right = (a[number] for a in question)
-        value = columns.values[feature, rows]
+        value = columns.values[rows, feature]
         right = jnp.where(jnp.isnan(value), missing_right, (value > threshold).astype(jnp.int32))
         order = level.order
         if order is not None:
@@ -175,25 +169,11 @@ def grown(
         assert columns.order is not None
         order = _by_node(columns.order, level.number) if levels else columns.order
         level = level._replace(order=order)
+        # Each column in one piece: entries of a transposed array are a row apart.
+        keys = jax.lax.map(lambda j: columns.keys[:, j], jnp.arange(d))
         level = jax.lax.while_loop(partial(goes_on, depth), partial(step, most_nodes), level)
     leaf = level.leaf << (depth - level.depth)
     return Grown(*level.asked, _counts(leaf, y, weights, depth, num_classes))
-
-
-def _nodes(
-    data: Examples,
-    number: Array,
-    chosen: Array | None,
-    tolerance: Array,
-    least: Array,
-    num_classes: int,
-) -> Nodes:
-    """Of a level, of which those of one class have nothing to gain."""
-    total = jnp.zeros((num_classes, len(least)), data.weights.dtype)
-    total = total.at[data.y, number].add(data.weights)
-    is_pure = jnp.sum(total > 0, axis=0) < 2
-    least = jnp.where(is_pure, jnp.inf, least)
-    return Nodes(number, jnp.max(number) + 1, chosen, total, tolerance, least)
 
 
 def _by_node(order: Array, number: Array) -> Array:
@@ -213,10 +193,11 @@ def _by_node(order: Array, number: Array) -> Array:
 
 def _counts(leaf: Array, y: Array, weights: Array, depth: int, num_classes: int) -> Array:
     """(2^(D+1) - 1, K) the weight of each class in each node of the complete tree."""
-    level = jnp.arange(depth + 1, dtype=jnp.int32)[:, None]
-    node = (1 << level) - 1 + (leaf[None] >> (depth - level))
-    none = jnp.zeros((2 ** (depth + 1) - 1, num_classes), weights.dtype)
-    return none.at[node, y[None]].add(jnp.broadcast_to(weights, node.shape))
+    last = jnp.zeros((2**depth, num_classes), weights.dtype).at[leaf, y].add(weights)
+    levels = [last]
+    for _ in range(depth):
+        levels.append(levels[-1][0::2] + levels[-1][1::2])
+    return jnp.concatenate(levels[::-1])
 
 
 def _some(key: Array, num_nodes: int, at: Array, d: int, max_features: int) -> Array:
@@ -234,37 +215,33 @@ def _places(order: Array, number: Array, num_nodes: int) -> _Places:
 
 
 def _best(
-    columns: Columns,
+    data: Examples,
+    keys: Array,
     order: Array,
-    y: Array,
-    weights: Array,
     places: _Places,
-    chosen: Array | None,
-    tolerance: Array,
+    nodes: Nodes,
     min_leaf_weight: float,
-    num_classes: int,
 ) -> tuple[Array, Cut]:
     """(nodes,) the column to split each node by, and how; the first of those that are as good."""
-    d, n = order.shape
+    (d, n), chosen, tolerance = order.shape, nodes.chosen, nodes.tolerance
 
     def by_one(slot: Array) -> Cut:
         if chosen is None:
             rows = order[slot]
-            keys = at(columns.keys[slot], rows)
+            own = at(keys[slot], rows)
         else:
             column = chosen[:, slot][places.number]
             rows = at(order, column, jnp.arange(n))
-            keys = at(columns.keys, column, rows)
-        mass = by_class(y, weights, rows, num_classes)
-        return _best_cut(mass, keys, places, columns.gaps, tolerance, min_leaf_weight)
+            own = at(keys, column, rows)
+        mass = by_class(data.y, data.weights, rows, len(nodes.total))
+        return _best_cut(mass, own, places, data.columns.gaps, tolerance, min_leaf_weight)
 
     slots = d if chosen is None else chosen.shape[1]
     each = jax.lax.map(by_one, jnp.arange(slots), batch_size=together(slots))
     good = each.gain >= jnp.max(each.gain, axis=0, keepdims=True) - tolerance[None, :]
-    slot = jnp.argmax(good, axis=0)
-    nodes = jnp.arange(len(slot))
-    best = jax.tree.map(lambda a: a[slot, nodes], each)
-    return slot.astype(jnp.int32) if chosen is None else chosen[nodes, slot], best
+    slot, every = jnp.argmax(good, axis=0).astype(jnp.int32), jnp.arange(len(tolerance))
+    best = jax.tree.map(lambda a: a[slot, every], each)
+    return slot if chosen is None else chosen[every, slot], best
 
 
 def _best_cut(
@@ -319,7 +296,7 @@ def _question(
     """What nodes ask: thresholds are halfway between examples of positive weight."""
     rows = jnp.arange(len(number))
     column = feature[number]
-    key, value = columns.keys[column, rows], columns.values[column, rows]
+    key, value = columns.keys[rows, column], columns.values[rows, column]
     left = key <= best.key[number]
     missing = jnp.isnan(key)
     none = jnp.full(len(feature), jnp.inf, value.dtype)

@@ -131,7 +131,7 @@ def best_in_bins(examples: Examples, nodes: Nodes, min_leaf_weight: float) -> tu
     Example:
         >>> from jaxprob.models.trees.binning import apart
         >>> x, y, zero = jnp.array([[1.0], [4.0]]), jnp.array([0, 1]), jnp.zeros(2, jnp.int32)
-        >>> columns = Columns(x.T, x.T, jnp.array(False), apart(x.T), None)
+        >>> columns = Columns(x, x, jnp.array(False), apart(x), None)
         >>> data = Examples(columns, y, jnp.ones(2))
         >>> none = jnp.zeros(1)
         >>> nodes = Nodes(zero, jnp.int32(1), None, jnp.ones((2, 1)), none, none)
@@ -325,7 +325,7 @@ def _looked_into(
     """The best cuts, with those between examples of a batch."""
     num_slots, num_nodes = tops.top.shape[1:]
     room, width = len(batch.row), edges.ceiling.shape[3]
-    key = at(examples.columns.keys, _column(nodes, batch.slot, batch.row), batch.row)
+    key = at(examples.columns.keys, batch.row, _column(nodes, batch.slot, batch.row))
     order = in_order(key, batch.group, (room - 1).bit_length() + 1)
     row, slot, group, key = (at(a, order) for a in (*batch, key))
     number = at(nodes.number, row)
