@@ -730,13 +730,8 @@ def _grow(
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
     key = jax.random.key(0) if key is None and max_features is not None else key
     own = {"num_classes": num_classes, "max_features": max_features, **rules}
-    return of_columns(
-        columns_of(x, max_bins, num_classes=num_classes, depth=rules["depth"]),
-        _labels(y, num_classes),
-        c,
-        key,
-        **own,
-    )
+    columns = columns_of(x, max_bins, num_classes=num_classes, depth=rules["depth"])
+    return of_columns(columns, _labels(y, num_classes), c, key, **own)
 
 
 def _labels(y: Array, num_classes: int) -> Array:

@@ -514,10 +514,8 @@ def _grow(
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
-    columns, y = (
-        columns_of(x, max_bins, num_classes=num_classes, depth=rules["depth"]),
-        _labels(y, num_classes),
-    )
+    depth, y = rules["depth"], _labels(y, num_classes)
+    columns = columns_of(x, max_bins, num_classes=num_classes, depth=depth, many=True)
 
     def one(key: Array) -> Params:
         own = c * draws(_bootstrap_key(key), c) if bootstrap else c

@@ -19,8 +19,8 @@ class Columns(NamedTuple):
         keys: (n, d) the values, or numbers of their bins; NaN where an entry is missing.
         gaps: () bool whether anything is missing.
         bins: of the keys, with which the first levels of a tree are grown; None where none are.
-        order: (d, n) int32 the examples by increasing keys, those without one last, with which the
-            other levels are grown; None where none are.
+        order: (d, n) int32 the examples by increasing keys, those without one last, with which
+            other levels are grown; None where each tree is to sort them if it needs them.
     """
 
     values: Array
@@ -31,7 +31,12 @@ class Columns(NamedTuple):
 
 
 def columns_of(
-    x: Array, max_bins: int | None = None, *, num_classes: int = 2, depth: int = 1
+    x: Array,
+    max_bins: int | None = None,
+    *,
+    num_classes: int = 2,
+    depth: int = 1,
+    many: bool = False,
 ) -> Columns:
     """Columns of which each value, or each bin, can be told from the others.
 
@@ -40,6 +45,7 @@ def columns_of(
         max_bins: of a column, as in `jaxprob.models.trees.binned`; each value is a bin where None.
         num_classes: K.
         depth: D.
+        many: whether many trees are grown from them, so that they are sorted in any case.
 
     Returns:
         Columns, with what growing to this depth takes.
@@ -59,7 +65,7 @@ def columns_of(
             bins = Bins(codes, last, None)
     elif levels:
         bins = apart(x)
-    if levels < depth:
+    if many or not levels:
         order = jax.lax.map(in_order, keys.T)
     return Columns(x, keys, jnp.any(missing), bins, order)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-_FEW = 4  # classes
+_FEW, _SHORT = 4, 4096  # classes, and what there is of each, that are summed without a loop
 _STEPS = 32  # in which a running count is found, for many places at once
 ROUNDING = 4  # of the weight of a node, in units of eps: gains that differ by less are equal
 
@@ -92,8 +92,8 @@ def allowed(each: Sides, min_leaf_weight: float) -> Array:
 def over_classes(of_class: Callable[..., Any], *a: Array) -> Any:
     """The sum of a function of the rows of arrays (K, ...).
 
-    One by one, since XLA's own sum over few long rows takes 50 times as long; in one program where
-    there are few.
+    One by one, since XLA's own sum over few long rows takes 50 times as long, and a program of all
+    would find long rows again for each use; short ones are not worth a loop.
 
     Args:
         of_class: of a row of each array.
@@ -107,7 +107,7 @@ def over_classes(of_class: Callable[..., Any], *a: Array) -> Any:
         [3.0, 3.0]
     """
     k = len(a[0])
-    if k <= _FEW:
+    if k <= _FEW and a[0][0].size <= _SHORT:
         each = [of_class(*(b[i] for b in a)) for i in range(k)]
         return jax.tree.map(lambda *rows: sum(rows[1:], rows[0]), *each)
     zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_class, *(b[0] for b in a)))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.trees.binning import middle
-from jaxprob.models.trees.columns import Columns, levels_in_bins
+from jaxprob.models.trees.columns import Columns, in_order, levels_in_bins
 from jaxprob.models.trees.cuts import (
     ROUNDING,
     Cut,
@@ -57,6 +57,7 @@ class _Level(NamedTuple):
     leaf: Array  # (n,) int32 the same among all 2^depth nodes
     can_split: Array  # (nodes,) bool
     asked: _Question  # of the complete tree
+    in_bins: Array  # () bool, whether histograms are still the faster way
 
 
 class _Places(NamedTuple):
@@ -108,9 +109,8 @@ def grown(
     eps = jnp.finfo(weights.dtype).eps
     rows = jnp.arange(n, dtype=jnp.int32)
     data = Examples(columns, y, weights)
-    keys = columns.keys
 
-    def step(num_nodes: int, level: _Level) -> _Level:
+    def step(num_nodes: int, keys: Array | None, level: _Level) -> _Level:
         number = level.number
         total = jnp.zeros((num_classes, num_nodes), weights.dtype).at[y, number].add(weights)
         weight = over_classes(itself, total)
@@ -126,8 +126,11 @@ def grown(
         # Nodes of one class have nothing to gain.
         aim = jnp.where(jnp.sum(total > 0, axis=0) > 1, least, jnp.inf)
         nodes = Nodes(number, jnp.max(number) + 1, chosen, total, tolerance, aim)
-        if level.order is None:
-            feature, best = best_in_bins(data, nodes, min_leaf_weight)
+        in_bins = level.in_bins
+        if level.order is None or keys is None:
+            most = _worth(depth - level.depth, columns.order is None)
+            feature, best, share = best_in_bins(data, nodes, min_leaf_weight, most)
+            in_bins = share <= most
         else:
             places = _places(level.order, number, num_nodes)
             feature, best = _best(data, keys, level.order, places, nodes, min_leaf_weight)
@@ -146,10 +149,25 @@ def grown(
         can_split = split[number]
         number = number + before[number] + right
         can_split = jnp.zeros(most_nodes, bool).at[number].set(can_split, mode="drop")
-        return _Level(level.depth + 1, order, number, 2 * level.leaf + right, can_split, asked)
+        leaf = 2 * level.leaf + right
+        new = _Level(level.depth + 1, order, number, leaf, can_split, asked, in_bins)
+        if order is not None:
+            return new
+        old = level._replace(in_bins=in_bins)
+        return jax.tree.map(lambda a, b: jnp.where(in_bins, a, b), new, old)
 
     def goes_on(levels: int, level: _Level) -> Array:
         return (level.depth < levels) & jnp.any(level.can_split)
+
+    def in_orders(level: _Level) -> _Level:
+        # Each column in one piece: entries of a transposed array are a row apart.
+        keys = jax.lax.map(lambda j: columns.keys[:, j], jnp.arange(d))
+        order = jax.lax.map(in_order, keys) if columns.order is None else columns.order
+        if columns.bins is not None:
+            order = _by_node(order, level.number)
+        level = level._replace(order=order)
+        level = jax.lax.while_loop(partial(goes_on, depth), partial(step, most_nodes, keys), level)
+        return level._replace(order=None)
 
     inner = 2**depth - 1
     none = _Question(
@@ -158,22 +176,30 @@ def grown(
         jnp.zeros(inner, jnp.int32),
     )
     root = jnp.zeros(n, jnp.int32)
-    level = _Level(jnp.int32(0), None, root, root, jnp.arange(most_nodes) == 0, none)
-    levels = 0
-    if columns.bins is not None:
+    can_split, yes = jnp.arange(most_nodes) == 0, jnp.ones((), bool)
+    level = _Level(jnp.int32(0), None, root, root, can_split, none, yes)
+    if columns.bins is None:
+        level = in_orders(level)
+    else:
         levels = levels_in_bins(n, num_classes, depth)
         level = jax.lax.while_loop(
-            partial(goes_on, levels), partial(step, 2 ** (levels - 1)), level
+            lambda level: goes_on(levels, level) & level.in_bins,
+            partial(step, 2 ** (levels - 1), None),
+            level,
         )
-    if levels < depth:
-        assert columns.order is not None
-        order = _by_node(columns.order, level.number) if levels else columns.order
-        level = level._replace(order=order)
-        # Each column in one piece: entries of a transposed array are a row apart.
-        keys = jax.lax.map(lambda j: columns.keys[:, j], jnp.arange(d))
-        level = jax.lax.while_loop(partial(goes_on, depth), partial(step, most_nodes), level)
+        if levels < depth or columns.bins.inside is not None:
+            # No `cond`: with `vmap` that would sort where nothing is left to do.
+            level = jax.lax.while_loop(partial(goes_on, depth), in_orders, level)
     leaf = level.leaf << (depth - level.depth)
     return Grown(*level.asked, _counts(leaf, y, weights, depth, num_classes))
+
+
+def _worth(levels: Array, has_to_sort: bool) -> Array:
+    """() the share of entries up to which looking into bins is faster than orders of columns.
+
+    An entry in a bin takes as long as six entries in order on a level, and sorting as two.
+    """
+    return (1 + 2 * has_to_sort / levels) / 6
 
 
 def _by_node(order: Array, number: Array) -> Array:

@@ -117,16 +117,21 @@ def lanes(num_nodes: int) -> int:
     return min(_LANES, num_nodes)
 
 
-def best_in_bins(examples: Examples, nodes: Nodes, min_leaf_weight: float) -> tuple[Array, Cut]:
+def best_in_bins(
+    examples: Examples, nodes: Nodes, min_leaf_weight: float, most: Array | float = 1.0
+) -> tuple[Array, Cut, Array]:
     """The best split of each node, the same as that of a search through all cuts.
 
     Args:
         examples: Examples.
         nodes: Nodes, a power of two of them.
         min_leaf_weight: of either side.
+        most: () what share of all entries may have to be looked into.
 
     Returns:
-        (nodes,) the column to split each node by, the first of those that are as good; and how.
+        (nodes,) the column to split each node by, the first of those that are as good; how; and
+        the share of all entries that have to be looked into, about. Where it is more than `most`
+        only the cuts between bins were looked at.
 
     Example:
         >>> from jaxprob.models.trees.binning import apart
@@ -135,9 +140,9 @@ def best_in_bins(examples: Examples, nodes: Nodes, min_leaf_weight: float) -> tu
         >>> data = Examples(columns, y, jnp.ones(2))
         >>> none = jnp.zeros(1)
         >>> nodes = Nodes(zero, jnp.int32(1), None, jnp.ones((2, 1)), none, none)
-        >>> feature, cut = best_in_bins(data, nodes, 0.0)
-        >>> feature.tolist(), cut.key.tolist()
-        ([0], [1.0])
+        >>> feature, cut, share = best_in_bins(data, nodes, 0.0)
+        >>> feature.tolist(), cut.key.tolist(), float(share)
+        ([0], [1.0], 0.0)
     """
     bins = _bins(examples)
     d = len(bins.codes)
@@ -151,15 +156,16 @@ def best_in_bins(examples: Examples, nodes: Nodes, min_leaf_weight: float) -> tu
     tops = jax.tree.map(
         lambda a: jnp.swapaxes(a, 0, 1).reshape(2, len(slots), num_nodes), edges.tops
     )
+    share = jnp.zeros((), examples.weights.dtype)
     if bins.inside is not None:
-        tops = _inside(examples, nodes, edges, tops, min_leaf_weight)
+        tops, share = _inside(examples, nodes, edges, tops, min_leaf_weight, most)
     is_better = tops.top[1] >= tops.top[0] - nodes.tolerance
     gain, key = (jnp.where(is_better, a[1], a[0]) for a in (tops.top, tops.key))
     good = gain >= jnp.max(gain, axis=0, keepdims=True) - nodes.tolerance[None]
     slot, every = jnp.argmax(good, axis=0).astype(jnp.int32), jnp.arange(num_nodes)
     right = 1 - is_better.astype(jnp.int32)
     best = Cut(gain[slot, every], key[slot, every], right[slot, every])
-    return slot if nodes.chosen is None else nodes.chosen[every, slot], best
+    return slot if nodes.chosen is None else nodes.chosen[every, slot], best, share
 
 
 def _edges(examples: Examples, nodes: Nodes, slot: Array, min_leaf_weight: float) -> _Edges:
@@ -247,9 +253,14 @@ def _gains(left: Array, total: Array, min_leaf_weight: float) -> tuple[Array, Ar
 
 
 def _inside(
-    examples: Examples, nodes: Nodes, edges: _Edges, tops: _Tops, min_leaf_weight: float
-) -> _Tops:
-    """The best cuts, with those inside of bins."""
+    examples: Examples,
+    nodes: Nodes,
+    edges: _Edges,
+    tops: _Tops,
+    min_leaf_weight: float,
+    most: Array | float,
+) -> tuple[_Tops, Array]:
+    """The best cuts, with those inside of bins unless these have too much of the weight."""
     num_slots, blocks, num_codes, width = edges.ceiling.shape
     num_nodes = blocks * width
     least = jnp.maximum(jnp.max(tops.top, axis=(0, 1)), nodes.least)
@@ -262,9 +273,12 @@ def _inside(
     inner = inner.reshape(num_slots, blocks, width, num_codes)
     candidate &= jnp.swapaxes(inner, 2, 3)
     some = jnp.any(candidate, axis=2).reshape(num_slots, num_nodes)
-    turns = jnp.sum(some, axis=0)
+    each = over_classes(itself, jnp.moveaxis(edges.below, 2, 0))
+    each = jnp.diff(each, axis=2, append=0.0)  # the last code is never looked into
+    share = jnp.sum(jnp.where(candidate, each, 0.0)) / (num_slots * jnp.sum(nodes.total))
+    turns = jnp.where(share > most, 0, jnp.sum(some, axis=0))
     slots = jnp.argsort(~some, axis=0, stable=True).astype(jnp.int32)  # first those to look into
-    most = jnp.max(turns)
+    last_turn = jnp.max(turns)
     candidate = jnp.pad(candidate.reshape(num_slots, -1), ((0, 1), (0, 0)))  # and one of none
     room = room_for(len(nodes.number))
     place = jnp.arange(room, dtype=jnp.int32)
@@ -304,14 +318,14 @@ def _inside(
         zero = jnp.zeros(room, jnp.int32)
         empty = _Batch(zero, zero, zero + room)
         turn, done, _, batch, _ = jax.lax.while_loop(
-            lambda state: (state[0] < most) & ~state[4],
+            lambda state: (state[0] < last_turn) & ~state[4],
             fill,
             (turn, done, jnp.int32(0), empty, jnp.zeros((), bool)),
         )
         return turn, done, _looked_into(examples, nodes, edges, tops, batch, min_leaf_weight)
 
     start = jnp.int32(0), jnp.int32(0), tops
-    return jax.lax.while_loop(lambda state: state[0] < most, batch_of, start)[2]
+    return jax.lax.while_loop(lambda state: state[0] < last_turn, batch_of, start)[2], share
 
 
 def _looked_into(
