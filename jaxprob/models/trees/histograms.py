@@ -159,7 +159,7 @@ def best_in_bins(
     share = jnp.zeros((), examples.weights.dtype)
     if bins.inside is not None:
         tops, share = _inside(examples, nodes, edges, tops, min_leaf_weight, most)
-    is_better = tops.top[1] >= tops.top[0] - nodes.tolerance
+    is_better = tops.top[1] >= tops.top[0] - nodes.tolerance[None]
     gain, key = (jnp.where(is_better, a[1], a[0]) for a in (tops.top, tops.key))
     good = gain >= jnp.max(gain, axis=0, keepdims=True) - nodes.tolerance[None]
     slot, every = jnp.argmax(good, axis=0).astype(jnp.int32), jnp.arange(num_nodes)
@@ -202,7 +202,7 @@ def _edges(examples: Examples, nodes: Nodes, slot: Array, min_leaf_weight: float
             # Without this, "is it missing?" could be asked with a threshold below all values.
             gain = jnp.where(some, gain, -jnp.inf)
             top = jnp.max(gain, axis=0)
-            good = gain >= top - tolerance[block]
+            good = gain >= (top - tolerance[block])[None]
             place = jnp.argmax(good, axis=0)[None]
             key = jnp.take_along_axis(jnp.broadcast_to(last, gain.shape), place, axis=0)[0]
             own = jnp.take_along_axis(gain, place, axis=0)[0]
@@ -265,7 +265,7 @@ def _inside(
     num_nodes = blocks * width
     least = jnp.maximum(jnp.max(tops.top, axis=(0, 1)), nodes.least)
     least = least - _BOUND_ROUNDING * nodes.tolerance
-    candidate = edges.ceiling >= least.reshape(blocks, 1, width)
+    candidate = edges.ceiling >= least.reshape(1, blocks, 1, width)
     column = jnp.arange(num_slots)[:, None] if nodes.chosen is None else nodes.chosen.T
     bins = _bins(examples)
     assert bins.inside is not None
