@@ -101,7 +101,8 @@ def apart(x: Array) -> Bins:
         last = jax.lax.map(_apart, _sample(x, seed, _SAMPLE_APART).T)
         inside = jnp.pad(last, ((0, 0), (1, 0)), constant_values=-jnp.inf)[:, :-1]
         inside = inside < _before(last)
-        codes = jax.lax.map(lambda a: _codes(a[0], a[1][:-2], MOST_BINS), (x.T, last))
+        each = jnp.arange(d), last
+        codes = jax.lax.map(lambda a: _codes(x[:, a[0]], a[1][:-2], MOST_BINS), each)
         # In a loop of its own: XLA would find the codes a second time for their histogram.
         fullest = jax.lax.map(lambda a: _most(*a), (codes, inside))
         return jnp.max(fullest), seed + 1, Bins(codes, last, inside)

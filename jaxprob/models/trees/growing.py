@@ -163,11 +163,17 @@ def grown(
         # Each column in one piece: entries of a transposed array are a row apart.
         keys = jax.lax.map(lambda j: columns.keys[:, j], jnp.arange(d))
         order = jax.lax.map(in_order, keys) if columns.order is None else columns.order
-        if columns.bins is not None:
-            order = _by_node(order, level.number)
-        level = level._replace(order=order)
-        level = jax.lax.while_loop(partial(goes_on, depth), partial(step, most_nodes, keys), level)
-        return level._replace(order=None)
+
+        def finish(level: _Level) -> _Level:
+            own = order if columns.bins is None else _by_node(order, level.number)
+            last = jax.lax.while_loop(
+                partial(goes_on, depth),
+                partial(step, most_nodes, keys),
+                level._replace(order=own),
+            )
+            return last._replace(order=None)
+
+        return jax.lax.while_loop(partial(goes_on, depth), finish, level)
 
     inner = 2**depth - 1
     none = _Question(
@@ -188,8 +194,9 @@ def grown(
             level,
         )
         if levels < depth or columns.bins.inside is not None:
-            # No `cond`: with `vmap` that would sort where nothing is left to do.
-            level = jax.lax.while_loop(partial(goes_on, depth), in_orders, level)
+            # No loop: XLA would sort before it in any case.
+            rest = level
+            level = jax.lax.cond(goes_on(depth, rest), lambda: in_orders(rest), lambda: rest)
     leaf = level.leaf << (depth - level.depth)
     return Grown(*level.asked, _counts(leaf, y, weights, depth, num_classes))
 
