@@ -21,6 +21,8 @@ shares, which keeps its digits where ℓ would cancel.)
 A tree is grown greedily, level by level: each node is split by the question with the largest gain,
 of those with enough weight on both sides, and with missing entries on the side where they gain
 more. The candidates are all cuts between values that differ, or with `max_bins` those between bins.
+(Of many examples most cuts are never looked at: a bound on the gain of all cuts inside a bin tells
+that they are no better than one at an edge; see `jaxprob.models.trees.histograms`.)
 Among equally good ones (to rounding) the first feature, and the lowest threshold, is taken. Finding
 the best tree of all is NP-hard; what a fit returns is CONVERGED in that every node has its best
 question.

@@ -12,6 +12,7 @@ from jaxprob.models.trees.cuts import at
 MOST_BINS = 255  # of values: with one for missing entries a code is a byte
 _SAMPLE = 20_000  # examples of which quantiles are taken
 _SAMPLE_APART = 4_000  # the same, where a bin need not be as good
+_TRIES = 8  # samples
 _ROOM = 8  # the part of all examples that a bin may have
 
 
@@ -70,11 +71,13 @@ class Bins(NamedTuple):
         codes: (d, n) uint8.
         last: (d, codes) up to which keys have a code; infinite for the last two.
         inside: (d, codes) bool, whether keys of one code may differ; None where none do.
+        has_room: () bool, whether no bin in which they may has more than `room_for` examples.
     """
 
     codes: Array
     last: Array
     inside: Array | None
+    has_room: Array
 
 
 def apart(x: Array) -> Bins:
@@ -97,7 +100,7 @@ def apart(x: Array) -> Bins:
     room = room_for(n)
 
     def again(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        seed = state[1]
+        seed = state[0]
         last = jax.lax.map(_apart, _sample(x, seed, _SAMPLE_APART).T)
         inside = jnp.pad(last, ((0, 0), (1, 0)), constant_values=-jnp.inf)[:, :-1]
         inside = inside < _before(last)
@@ -105,13 +108,15 @@ def apart(x: Array) -> Bins:
         codes = jax.lax.map(lambda a: _codes(x[:, a[0]], a[1][:-2], MOST_BINS), each)
         # In a loop of its own: XLA would find the codes a second time for their histogram.
         fullest = jax.lax.map(lambda a: _most(*a), (codes, inside))
-        return jnp.max(fullest), seed + 1, Bins(codes, last, inside)
+        return seed + 1, Bins(codes, last, inside, jnp.max(fullest) <= room)
 
-    # A sample may be unlucky.
+    # A sample may be unlucky, but not every time unless entries are infinite.
     edges = jnp.zeros((d, MOST_BINS + 1), x.dtype)
     none = jnp.zeros((d, n), jnp.uint8), edges, edges > 0
-    start = jnp.int32(room + 1), jnp.int32(0), Bins(*none)
-    return jax.lax.while_loop(lambda state: state[0] > room, again, start)[2]
+    start = jnp.int32(0), Bins(*none, jnp.zeros((), bool))
+    return jax.lax.while_loop(lambda state: ~state[1].has_room & (state[0] < _TRIES), again, start)[
+        1
+    ]
 
 
 def room_for(n: int) -> int:

@@ -62,7 +62,7 @@ def columns_of(
         keys = jnp.where(missing, jnp.nan, codes.T.astype(x.dtype))
         if levels:
             last = jnp.broadcast_to(jnp.arange(low.shape[1], dtype=x.dtype), low.shape)
-            bins = Bins(codes, last, None)
+            bins = Bins(codes, last, None, jnp.ones((), bool))
     elif levels:
         bins = apart(x)
     if many or not levels:

@@ -198,7 +198,8 @@ def grown(
             rest = level
             level = jax.lax.cond(goes_on(depth, rest), lambda: in_orders(rest), lambda: rest)
     leaf = level.leaf << (depth - level.depth)
-    return Grown(*level.asked, _counts(leaf, y, weights, depth, num_classes))
+    counts = _counts(leaf, y, weights, depth, num_classes)
+    return Grown(level.asked.feature, level.asked.threshold, level.asked.missing_right, counts)
 
 
 def _worth(levels: Array, has_to_sort: bool) -> Array:

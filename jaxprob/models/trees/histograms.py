@@ -276,6 +276,7 @@ def _inside(
     each = over_classes(itself, jnp.moveaxis(edges.below, 2, 0))
     each = jnp.diff(each, axis=2, append=0.0)  # the last code is never looked into
     share = jnp.sum(jnp.where(candidate, each, 0.0)) / (num_slots * jnp.sum(nodes.total))
+    share = jnp.where(bins.has_room, share, jnp.inf)
     turns = jnp.where(share > most, 0, jnp.sum(some, axis=0))
     slots = jnp.argsort(~some, axis=0, stable=True).astype(jnp.int32)  # first those to look into
     last_turn = jnp.max(turns)
