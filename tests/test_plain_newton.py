@@ -1,5 +1,7 @@
 """Newton's method in one small program: what it finds, and what it leaves to the large one."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def drawn(model, dtype, *, n=300, d=5, seed=0, slope=1.0, mixed=False):
     """Data of a model: correlated features where they are mixed."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, d))
-    num_classes = model.labels.num_classes
+    num_classes = model.variables.num_classes
     z = slope * (x @ rng.normal(size=(d, num_classes))) + rng.gumbel(size=(n, num_classes))
     x = x @ rng.normal(size=(d, d)) if mixed else x
     return x.astype(dtype), np.argmax(z, axis=1).astype(np.int32)
@@ -38,7 +40,7 @@ def drawn(model, dtype, *, n=300, d=5, seed=0, slope=1.0, mixed=False):
 
 def problem_of(model, x, y, l2=None):
     """The problem that `fit` solves."""
-    data = check_data(x, y, num_classes=model.labels.num_classes)
+    data = check_data(x, y, variables=model.variables)
     return plan(model, data, l2=l2, l1=None, firth=False, solver=newton(), init=None).problem
 
 
@@ -127,7 +129,7 @@ def test_no_more_steps_than_were_asked_for(x64):
 def test_an_estimate_where_nothing_can_be_proved(x64, alone):
     x, y = drawn(MODELS["logistic"], "float64")
     proved = fit(MODELS["logistic"], x, y)
-    result = fit(MODELS["logistic"]._replace(certificates=None), x, y)
+    result = fit(replace(MODELS["logistic"], certificates=None), x, y)
     assert result.status == Status.CONVERGED
     assert 0 <= result.gap <= 1e-12
     np.testing.assert_allclose(result.params.weights, proved.params.weights, atol=EIGHT_DIGITS)

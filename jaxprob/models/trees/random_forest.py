@@ -45,7 +45,7 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
-from jaxprob.models.trees import decision_tree, sorted_columns
+from jaxprob.models.trees import columns_of, decision_tree
 from jaxprob.models.trees.decision_tree import (
     MAY_MISS,
     REASONS,
@@ -521,7 +521,8 @@ def _grow(
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
-    columns, y = sorted_columns(x, max_bins), _labels(y, num_classes)
+    depth, y = rules["depth"], _labels(y, num_classes)
+    columns = columns_of(x, max_bins, num_classes=num_classes, depth=depth, many=True)
 
     def one(key: Array) -> Params:
         own = c * draws(_bootstrap_key(key), c) if bootstrap else c
