@@ -44,67 +44,44 @@ LightGBM, NIPS 2017 (bins); Mehta, Agrawal and Rissanen, SLIQ, EDBT 1996 (orders
 Hyafil and Rivest, Information Processing Letters 5, 1976.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 
 from jaxprob.contract import (
     Bind,
     Chosen,
     Classes,
-    Features,
     Likelihood,
     Model,
     Predictions,
     Search,
-    Status,
     Variables,
 )
-from jaxprob.models.trees import MOST_BINS, Columns, columns_of, grown, nodes_of, restricted
+from jaxprob.models.trees import Columns, columns_of, grown, nodes_of
 from jaxprob.models.trees import best_subtree as best_subtree
-from jaxprob.numerics import total
-from jaxprob.numerics.products import matmul
+from jaxprob.models.trees.parameters import Params as Params
+from jaxprob.models.trees.parameters import as_labels, divergence, leaf_log_proba, log_proba
+from jaxprob.models.trees.parameters import leaf as leaf
+from jaxprob.models.trees.parameters import log_of_shares as log_of_shares
+from jaxprob.models.trees.settings import MAY_MISS as MAY_MISS
+from jaxprob.models.trees.settings import MOST_LEVELS as MOST_LEVELS
+from jaxprob.models.trees.settings import REASONS as REASONS
+from jaxprob.models.trees.settings import REMEDY as REMEDY
+from jaxprob.models.trees.settings import SMOOTHING as SMOOTHING
+from jaxprob.models.trees.settings import check_max_features as check_max_features
+from jaxprob.models.trees.settings import check_settings as check_settings
+from jaxprob.models.trees.settings import status_of as status_of
+from jaxprob.models.trees.settings import too_light as too_light
+from jaxprob.models.trees.settings import weighted as weighted
+from jaxprob.models.trees.simplifying import limited as limited
+from jaxprob.models.trees.simplifying import prune as prune
+from jaxprob.models.trees.simplifying import prune_bic as prune_bic
 from jaxprob.runtime.compilation import compiled
-
-MOST_LEVELS = 16
-SMOOTHING = 0.5
-_SURE = 0.75  # a probability above which 1 - p has digits that p has not
-
-
-class Params(NamedTuple):
-    """A complete tree of depth D: node i is split into nodes 2i + 1 (left) and 2i + 2.
-
-    Where a tree ends before, its node is not split: the threshold is infinite and everything goes
-    left, down to the last level. For many trees with the trees in front.
-
-    Attributes:
-        feature: (2^D - 1,) int32 the column that a node asks for.
-        threshold: (2^D - 1,) up to which x goes left.
-        missing_right: (2^D - 1,) int32, 1 where a missing entry goes right. With an infinite
-            threshold too: the question is whether the entry is missing.
-        counts: (2^(D+1) - 1, K) weights of the classes among the examples of a node.
-    """
-
-    feature: Array
-    threshold: Array
-    missing_right: Array
-    counts: Array
-
-    @property
-    def depth(self) -> int:
-        """How many questions lead to a leaf, at most."""
-        return (self.feature.shape[-1] + 1).bit_length() - 1
-
-    @property
-    def is_split(self) -> Array:
-        """(..., 2^D - 1) bool, which nodes ask a question."""
-        return (self.threshold < jnp.inf) | (self.missing_right > 0)
 
 
 def init(
@@ -137,7 +114,7 @@ def init(
     every = jnp.zeros(num_classes, x.dtype)
     if y is not None:
         c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-        every = every.at[_labels(y, num_classes)].add(c)
+        every = every.at[as_labels(y, num_classes)].add(c)
     inner = 2**depth - 1
     leftmost = jnp.array([2**level - 1 for level in range(depth + 1)])
     return Params(
@@ -195,7 +172,7 @@ def log_likelihood(
         >>> round(float(log_likelihood(params, x, y, smoothing=0.0)), 4)
         -0.4055
     """
-    each = _leaf_log_proba(params, smoothing)[leaf(params, x), jnp.asarray(y, jnp.int32)]
+    each = leaf_log_proba(params, smoothing)[leaf(params, x), jnp.asarray(y, jnp.int32)]
     return weighted(each, weights)
 
 
@@ -216,7 +193,7 @@ def predict_log_proba(params: Params, x: Array, *, smoothing: float = SMOOTHING)
         >>> jnp.exp(predict_log_proba(params, jnp.zeros((1, 2)), smoothing=0.0)).round(4).tolist()
         [[0.33329999446868896, 0.666700005531311]]
     """
-    return _leaf_log_proba(params, smoothing)[leaf(params, x)]
+    return leaf_log_proba(params, smoothing)[leaf(params, x)]
 
 
 def sample(params: Params, key: Array, x: Array, *, smoothing: float = SMOOTHING) -> Array:
@@ -301,135 +278,6 @@ def grow(
     return Chosen(params, status_of(params.counts[0], smoothing, is_light), unknown)
 
 
-@compiled()
-def leaf(params: Params, x: Array) -> Array:
-    """Which of the 2^D last nodes each example comes to.
-
-    Args:
-        params: Params.
-        x: (n, d) floating, NaN where an entry is missing.
-
-    Returns:
-        (n,) int32 in 0..2^D-1.
-
-    Example:
-        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]]), jnp.array([0, 0, 1, 1])
-        >>> leaf(grow(x, y, num_classes=2, depth=1).params, x).tolist()
-        [0, 0, 1, 1]
-    """
-    rows = jnp.arange(x.shape[0], dtype=jnp.int32)
-
-    def further(_: int, node: Array) -> Array:
-        value = x[rows, params.feature[node]]
-        right = (value > params.threshold[node]).astype(jnp.int32)
-        return 2 * node + 1 + jnp.where(jnp.isnan(value), params.missing_right[node], right)
-
-    last = jax.lax.fori_loop(0, params.depth, further, jnp.zeros_like(rows))
-    return last - params.feature.shape[-1]
-
-
-def prune(
-    params: Params,
-    x: Array,
-    y: Array,
-    weights: Array | None = None,
-    *,
-    smoothing: float = SMOOTHING,
-) -> Params:
-    """The part of a tree, from its root on, with the largest log-likelihood of other examples.
-
-    A question that does not raise it goes (equation 3.26 with no price).
-
-    Args:
-        params: Params.
-        x: (n, d) floating: examples that the tree was not grown on.
-        y: (n,) labels in 0..K-1, any integer dtype.
-        weights: (n,) c_i ≥ 0; one each where None.
-        smoothing: a.
-
-    Returns:
-        Params of the same shapes.
-
-    Example:
-        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]]), jnp.array([0, 0, 1, 1])
-        >>> params = grow(x, y, num_classes=2, depth=1).params
-        >>> bool(prune(params, x, 1 - y).is_split.any()), bool(prune(params, x, y).is_split.any())
-        (False, True)
-    """
-    k = params.counts.shape[-1]
-    c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-    last = jnp.zeros((2**params.depth, k), x.dtype).at[leaf(params, x), _labels(y, k)].add(c)
-    levels = [last]
-    while len(levels[0]) > 1:
-        levels.insert(0, levels[0][0::2] + levels[0][1::2])
-    new = jnp.concatenate(levels)
-    log_p = _log_proba(params.counts, smoothing)
-    value = jnp.sum(jnp.where(new > 0, new * log_p, 0.0), axis=1)
-    return _kept(params, best_subtree(params.is_split, value, 0.0))
-
-
-def limited(params: Params, depth: int) -> Params:
-    """The first levels of a tree: the same as a tree that is grown to this depth only.
-
-    Args:
-        params: Params.
-        depth: how many questions lead to a leaf, at most.
-
-    Returns:
-        Params of the same shapes.
-
-    Raises:
-        ValueError: for a negative depth.
-
-    Example:
-        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]]), jnp.array([0, 1, 0, 1])
-        >>> params = grow(x, y, num_classes=2, depth=2).params
-        >>> [int(limited(params, depth).is_split.sum()) for depth in (0, 1, 2)]
-        [0, 1, 2]
-    """
-    if type(depth) is not int or depth < 0:
-        raise ValueError(f"depth: expected an integer of at least 0, got {depth!r}")
-    return _kept(params, params.is_split & (jnp.arange(params.feature.shape[-1]) < 2**depth - 1))
-
-
-def prune_bic(params: Params, *, count_thresholds: bool = True) -> Params:
-    """The part of a tree, from its root on, with the best Bayesian information criterion.
-
-    Each split has its price: half of log n for each of the K - 1 probabilities that it adds, and
-    for its threshold, n being the weight of all examples (equation 3.26). Which feature it asks for
-    is not counted, nor is the prior of the leaves.
-
-    Args:
-        params: Params.
-        count_thresholds: whether a threshold is a parameter.
-
-    Returns:
-        Params of the same shapes. Inside `jit` and `vmap` their counts are NaN for what is a
-        ValueError outside.
-
-    Raises:
-        ValueError: for a tree of weights that sum to one or less: a split would cost nothing.
-
-    Example:
-        >>> x, y = jnp.arange(8.0)[:, None], jnp.array([0, 1, 0, 0, 1, 1, 1, 1])
-        >>> params = prune_bic(grow(x, y, num_classes=2, depth=3).params)
-        >>> int(params.is_split.sum())
-        1
-    """
-    counts = params.counts
-    each = (counts.shape[-1] - 1 + count_thresholds) / 2
-    n = jnp.sum(counts[0])
-    is_light = jnp.any(params.is_split) & (n <= 1 + _slack(n.dtype))
-    if not isinstance(is_light, Tracer) and is_light:
-        raise ValueError(
-            f"params: expected a tree of weights that sum to more than one example, got {n:g}, "
-            f"whose logarithm prices nothing; {REMEDY}"
-        )
-    price = each * jnp.log(jnp.where(n > 0, n, 1.0))
-    kept = _kept(params, best_subtree(params.is_split, _maximal(counts), price))
-    return kept._replace(counts=jnp.where(is_light, jnp.nan, kept.counts))
-
-
 def feature_gain(params: Params, num_features: int) -> Array:
     """What the questions of each feature gain together, in the log-likelihood (equation 3.25).
 
@@ -448,7 +296,7 @@ def feature_gain(params: Params, num_features: int) -> Array:
     """
     inner = params.feature.shape[-1]
     left, right, node = params.counts[1::2], params.counts[2::2], params.counts[:inner]
-    gain = _divergence(left, node) + _divergence(right, node)
+    gain = divergence(left, node) + divergence(right, node)
     gain = jnp.where(params.is_split, gain, 0.0)
     return jnp.zeros(num_features, gain.dtype).at[params.feature].add(gain)
 
@@ -491,7 +339,7 @@ def describe(
     names = [f"class {j}" for j in range(k)] if class_names is None else list(class_names)
     lines: list[str] = []
     found = nodes_of(params, feature_names, missing=missing)
-    log_p = _log_proba(params.counts, smoothing)
+    log_p = log_proba(params.counts, smoothing)
 
     def write(index: int, lead: str, below: str) -> None:
         node = found[index]
@@ -554,70 +402,6 @@ def model(
     )
 
 
-def check_settings(
-    num_classes: Any,
-    depth: Any,
-    min_leaf_weight: Any,
-    min_gain: Any,
-    smoothing: Any,
-    max_bins: Any,
-) -> None:
-    """Refuse settings that no tree has.
-
-    Args:
-        num_classes: K.
-        depth: D.
-        min_leaf_weight: on both sides of a question.
-        min_gain: of a question.
-        smoothing: a.
-        max_bins: of a column, or None.
-
-    Raises:
-        ValueError: naming the setting.
-
-    Example:
-        >>> check_settings(2, 6, 1.0, 0.0, 0.5, 255)
-    """
-    integers = (
-        ("num_classes", num_classes, 2, math.inf),
-        ("depth", depth, 1, MOST_LEVELS),
-        ("max_bins", MOST_BINS if max_bins is None else max_bins, 2, MOST_BINS),
-    )
-    for name, value, low, high in integers:
-        if type(value) is not int or not low <= value <= high:
-            most = "" if high == math.inf else f" and at most {high}"
-            raise ValueError(f"{name}: expected an integer of at least {low}{most}, got {value!r}")
-    numbers = (
-        ("min_leaf_weight", min_leaf_weight),
-        ("min_gain", min_gain),
-        ("smoothing", smoothing),
-    )
-    for name, value in numbers:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and 0 <= value < math.inf):
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
-
-
-def check_max_features(max_features: Any, d: float = math.inf) -> None:
-    """Refuse a number of columns that no node can choose from.
-
-    Args:
-        max_features: an integer, or None for any.
-        d: how many columns there are.
-
-    Raises:
-        ValueError: for fewer than one, or more than there are.
-
-    Example:
-        >>> check_max_features(None)
-    """
-    if max_features is not None and (type(max_features) is not int or not 1 <= max_features <= d):
-        most = "" if d == math.inf else f" and at most the {d} columns of x"
-        raise ValueError(
-            f"max_features: expected an integer of at least 1{most}, got {max_features!r}"
-        )
-
-
 def of_columns(
     columns: Columns, y: Array, weights: Array, key: Array | None, **rules: Any
 ) -> Params:
@@ -642,86 +426,6 @@ def of_columns(
     return Params(*grown(columns, y, weights, key, **rules))
 
 
-def log_of_shares(p: Array) -> Array:
-    """Logarithms of probabilities, those near 1 from the sum of the others, which has more digits.
-
-    Args:
-        p: (..., K) that sum to one.
-
-    Returns:
-        (..., K), nats.
-
-    Example:
-        >>> log_of_shares(jnp.array([1e-9, 1.0])).tolist()[1] == float(jnp.float32(-1e-9))
-        True
-    """
-    others = matmul(p, 1 - jnp.eye(p.shape[-1], dtype=p.dtype))
-    sure = p > _SURE
-    return jnp.where(
-        sure, jnp.log1p(-jnp.where(sure, others, 0.0)), jnp.log(jnp.where(sure, 1.0, p))
-    )
-
-
-def weighted(each: Array, weights: Array | None) -> Array:
-    """Σ_i c_i v_i, whatever v is where c is zero.
-
-    Args:
-        each: (n,) v.
-        weights: (n,) c; ones where None.
-
-    Returns:
-        ().
-
-    Example:
-        >>> float(weighted(jnp.array([-jnp.inf, 2.0]), jnp.array([0.0, 1.0])))
-        2.0
-    """
-    if weights is None:
-        return total(each)
-    return total(jnp.where(weights > 0, weights * each, 0.0))
-
-
-def too_light(weights: Array | None, *settings: float) -> Array:
-    """Whether examples count for so little together that settings in examples make no sense.
-
-    Args:
-        weights: (n,) c_i ≥ 0; one each where None.
-        *settings: that count examples, or nats of all of them; it does not matter if all are zero.
-
-    Returns:
-        () bool: whether several examples sum to one or less (to rounding), or one to less.
-
-    Example:
-        >>> [bool(too_light(jnp.array(c), 0.5)) for c in ([0.5, 0.5], [0.0, 1.0], [1.0, 0.5])]
-        [True, False, False]
-    """
-    if weights is None or not any(settings):
-        return jnp.zeros((), bool)
-    total, slack = jnp.sum(weights), _slack(weights.dtype)
-    most = jnp.where(jnp.sum(weights > 0) > 1, 1 + slack, 1 - slack)
-    return (total > 0) & (total <= most)
-
-
-def status_of(counts: Array, smoothing: float, is_light: Array | bool = False) -> Array:
-    """What became of a tree, from the weights of the classes at its root.
-
-    Args:
-        counts: (K,).
-        smoothing: a.
-        is_light: () what `too_light` says.
-
-    Returns:
-        () int32, a Status.
-
-    Example:
-        >>> Status(int(status_of(jnp.array([1.0, 0.0]), 0.0))).name
-        'CLASS_ABSENT'
-    """
-    absent = jnp.any(counts <= 0) & (smoothing == 0)
-    status = jnp.where(absent, jnp.int32(Status.CLASS_ABSENT), jnp.int32(Status.CONVERGED))
-    return jnp.where(is_light, jnp.int32(Status.INVALID_INPUT), status)
-
-
 _STATIC = "num_classes", "depth", "min_leaf_weight", "min_gain", "max_features", "max_bins"
 
 
@@ -742,78 +446,4 @@ def _grow(
     key = jax.random.key(0) if key is None and max_features is not None else key
     own = {"num_classes": num_classes, "max_features": max_features, **rules}
     columns = columns_of(x, max_bins, num_classes=num_classes, depth=rules["depth"])
-    return of_columns(columns, _labels(y, num_classes), c, key, **own)
-
-
-def _labels(y: Array, num_classes: int) -> Array:
-    """As int32, none of which is out of range: such data has a status of its own."""
-    return jnp.clip(jnp.asarray(y), 0, num_classes - 1).astype(jnp.int32)
-
-
-def _slack(dtype: Any) -> float:
-    """What a sum of weights that should be one may be off by."""
-    return float(jnp.finfo(dtype).eps) ** 0.5
-
-
-def _log_proba(counts: Array, smoothing: float) -> Array:
-    """(..., K) equation 3.23."""
-    count = counts + smoothing
-    return log_of_shares(count / jnp.sum(count, axis=-1, keepdims=True))
-
-
-def _leaf_log_proba(params: Params, smoothing: float) -> Array:
-    """(2^D, K) of the last nodes."""
-    return _log_proba(params.counts[params.feature.shape[-1] :], smoothing)
-
-
-def _maximal(counts: Array) -> Array:
-    """(...) the log-likelihood of nodes (equation 3.24)."""
-    n = jnp.sum(counts, axis=-1, keepdims=True)
-    some = counts > 0
-    return jnp.sum(
-        counts * jnp.log(jnp.where(some, counts / jnp.where(n > 0, n, 1.0), 1.0)), axis=-1
-    )
-
-
-def _divergence(part: Array, whole: Array) -> Array:
-    """(...) one of the sums of equation 3.25."""
-    some = part > 0
-    n, of = jnp.sum(part, axis=-1, keepdims=True), jnp.sum(whole, axis=-1, keepdims=True)
-    ratio = (part / jnp.where(n > 0, n, 1.0)) * (of / jnp.where(whole > 0, whole, 1.0))
-    return jnp.sum(part * jnp.log(jnp.where(some, ratio, 1.0)), axis=-1)
-
-
-def _kept(params: Params, keep: Array) -> Params:
-    """The tree with the questions of some of its nodes; all goes left where none is left."""
-    counts = restricted(params.counts, keep)
-    return Params(
-        jnp.where(keep, params.feature, 0),
-        jnp.where(keep, params.threshold, jnp.inf),
-        jnp.where(keep, params.missing_right, 0),
-        counts,
-    )
-
-
-def _any(x: Any, xp: Any) -> Any:
-    """() true: that entries are finite or missing is seen to by the caller."""
-    del x
-    return xp.ones((), bool)
-
-
-def _expected(x: Any, xp: Any) -> str:
-    """Never asked for."""
-    del x, xp
-    return "expected finite numbers or NaN"
-
-
-MAY_MISS = Features(_any, _expected, missing=True)
-REMEDY = "scale them, such as with jaxprob.data.normalised_weights"
-REASONS = (
-    (Status.CLASS_ABSENT, "a class has no example of positive weight; add smoothing, or drop it"),
-    (
-        Status.INVALID_INPUT,
-        "labels, weights or features are out of their range, or the weights sum to one example or "
-        f"less, beside which smoothing, min_leaf_weight and min_gain make no sense: {REMEDY}, or "
-        "set these to 0",
-    ),
-)
+    return of_columns(columns, as_labels(y, num_classes), c, key, **own)

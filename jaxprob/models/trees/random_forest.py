@@ -27,12 +27,11 @@ Learning 24, 1996, and Random forests, Machine Learning 45, 2001.
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 
 from jaxprob.contract import (
     Bind,
@@ -42,7 +41,6 @@ from jaxprob.contract import (
     Model,
     Predictions,
     Search,
-    Status,
     Variables,
 )
 from jaxprob.models.trees import columns_of, decision_tree
@@ -58,28 +56,16 @@ from jaxprob.models.trees.decision_tree import (
     too_light,
     weighted,
 )
+from jaxprob.models.trees.out_of_bag import OutOfBag as OutOfBag
+from jaxprob.models.trees.out_of_bag import bootstrap_key, own, proba
+from jaxprob.models.trees.out_of_bag import draws as draws
+from jaxprob.models.trees.out_of_bag import out_of_bag as out_of_bag
+from jaxprob.models.trees.parameters import as_labels
+from jaxprob.models.trees.settings import FOREST_SMOOTHING, check_forest
 from jaxprob.runtime.compilation import compiled
 
-SMOOTHING = 0.1
+SMOOTHING = FOREST_SMOOTHING
 _AT_A_TIME = 16  # trees that an accelerator grows side by side
-
-
-class OutOfBag(NamedTuple):
-    """What trees say of examples that they were not grown on.
-
-    Attributes:
-        log_likelihood: () Σ_i c_i log p_oob(y_i|x_i), nats, over examples that some tree has not
-            seen.
-        weight: () of these.
-        log_proba: (n, K) log p_oob; NaN for examples that every tree has seen.
-        status: () int32, a Status: INVALID_INPUT, with NaN in all else, where the trees were grown
-            on something else, CONVERGED otherwise.
-    """
-
-    log_likelihood: Array
-    weight: Array
-    log_proba: Array
-    status: Array
 
 
 def init(
@@ -164,7 +150,7 @@ def log_likelihood(
         -0.4055
     """
     log_p = predict_log_proba(params, x, smoothing=smoothing)
-    return weighted(_own(log_p, y), weights)
+    return weighted(own(log_p, y), weights)
 
 
 @compiled()
@@ -187,7 +173,7 @@ def predict_log_proba(params: Params, x: Array, *, smoothing: float = SMOOTHING)
     num_trees = params.feature.shape[0]
 
     def add(so_far: Array, tree: Params) -> tuple[Array, None]:
-        return so_far + _proba(tree, x, smoothing), None
+        return so_far + proba(tree, x, smoothing), None
 
     zero = jnp.zeros((x.shape[0], params.counts.shape[-1]), x.dtype)
     return log_of_shares(jax.lax.scan(add, zero, params)[0] / num_trees)
@@ -287,113 +273,10 @@ def grow(
         min_gain=float(min_gain),
     )
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights
-    every = jnp.zeros(num_classes, x.dtype).at[_labels(y, num_classes)].add(c)
+    every = jnp.zeros(num_classes, x.dtype).at[as_labels(y, num_classes)].add(c)
     unknown = jnp.asarray(jnp.inf, x.dtype)
     is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
     return Chosen(params, status_of(every, smoothing, is_light), unknown)
-
-
-def draws(key: Array, weights: Array) -> Array:
-    """How often a bootstrap sample has each example, of those with positive weight.
-
-    Args:
-        key: a typed PRNG key.
-        weights: (n,) c_i ≥ 0.
-
-    Returns:
-        (n,) m_i of the dtype of the weights: their sum is the number of positive weights.
-
-    Example:
-        >>> draws(jax.random.key(0), jnp.array([0.0, 3.0, 0.0])).tolist()
-        [0.0, 1.0, 0.0]
-    """
-    n = weights.shape[0]
-    some = weights > 0
-    rank = jnp.cumsum(some) - 1
-    count = rank[-1] + 1
-    drawn = jax.random.randint(key, (n,), 0, jnp.maximum(count, 1))
-    counts = (jnp.arange(n) < count).astype(weights.dtype)
-    times = jnp.zeros_like(weights).at[drawn].add(counts)
-    return jnp.where(some, times[jnp.maximum(rank, 0)], 0.0)
-
-
-def out_of_bag(
-    params: Params,
-    x: Array,
-    y: Array,
-    weights: Array | None = None,
-    *,
-    seed: int = 0,
-    smoothing: float = SMOOTHING,
-) -> OutOfBag:
-    """How well the trees predict the examples that they were not grown on (equation 3.28).
-
-    Args:
-        params: of `grow` with `bootstrap`, T in front.
-        x: (n, d) floating: the examples that the forest was grown on, all of them.
-        y: (n,) labels in 0..K-1, any integer dtype.
-        weights: (n,) c_i ≥ 0, the same as when it was grown.
-        seed: the same as when it was grown.
-        smoothing: a of each leaf.
-
-    Returns:
-        OutOfBag. What is a ValueError outside of `jit` and `vmap` is its status inside.
-
-    Raises:
-        ValueError: for data, weights or a seed with which the leaves of some tree would weigh
-            something else, and for a forest grown without `bootstrap`.
-
-    Example:
-        >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]] * 5), jnp.array([0, 0, 1, 1] * 5)
-        >>> params = grow(x, y, num_classes=2, num_trees=20, depth=1).params
-        >>> out = out_of_bag(params, x, y)
-        >>> float(out.weight), bool(jnp.exp(out.log_likelihood / out.weight) > 0.9)
-        (20.0, True)
-    """
-    num_trees = params.feature.shape[0]
-    check_forest(num_trees, seed, True)
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    c = jnp.ones(x.shape[0], x.dtype) if weights is None else jnp.asarray(weights, x.dtype)
-    keys = jax.random.split(jax.random.key(seed), num_trees)
-    found, agrees = _out_of_bag(params, x, y, c, keys, smoothing)
-    if not isinstance(agrees, Tracer) and not agrees.all():
-        raise ValueError(
-            f"seed, x, y, weights: expected those that the forest was grown on, but tree "
-            f"{int(jnp.argmin(agrees))} of {num_trees} has other weights in its leaves than seed "
-            f"{seed} draws; pass the data and the seed that it was grown with, for which bootstrap "
-            "must have been True"
-        )
-    return found
-
-
-@compiled()
-def _out_of_bag(
-    params: Params, x: Array, y: Array, c: Array, keys: Array, smoothing: float
-) -> tuple[OutOfBag, Array]:
-    """What the trees say, and (T,) whether each was grown on what its key draws."""
-    k = params.counts.shape[-1]
-    labels = _labels(y, k)
-
-    def add(so_far: tuple[Array, Array], one: tuple[Params, Array]) -> tuple[Any, Array]:
-        tree, key = one
-        sums, times = so_far
-        drawn = draws(_bootstrap_key(key), c)
-        out = (drawn == 0).astype(x.dtype)
-        counts = tree.counts[tree.feature.shape[0] :]
-        again = jnp.zeros_like(counts).at[decision_tree.leaf(tree, x), labels].add(c * drawn)
-        slack = jnp.finfo(counts.dtype).eps ** 0.5  # of sums in another order
-        agrees = jnp.all(jnp.abs(again - counts) <= slack * counts)
-        return (sums + out[:, None] * _proba(tree, x, smoothing), times + out), agrees
-
-    zero = jnp.zeros((x.shape[0], k), x.dtype), jnp.zeros_like(c)
-    (sums, times), agrees = jax.lax.scan(add, zero, (params, keys))
-    log_p = log_of_shares(sums / times[:, None])
-    known = jnp.where(times > 0, c, 0.0)
-    sound = jnp.all(agrees)
-    value, weight = weighted(_own(log_p, y), known), jnp.sum(known)
-    value, weight, log_p = (jnp.where(sound, a, jnp.nan) for a in (value, weight, log_p))
-    status = jnp.where(sound, jnp.int32(Status.CONVERGED), jnp.int32(Status.INVALID_INPUT))
-    return OutOfBag(value, weight, log_p, status), agrees
 
 
 def feature_gain(params: Params, num_features: int) -> Array:
@@ -478,28 +361,6 @@ def model(
     )
 
 
-def check_forest(num_trees: Any, seed: Any, bootstrap: Any) -> None:
-    """Refuse settings that no forest has.
-
-    Args:
-        num_trees: T.
-        seed: of everything random.
-        bootstrap: whether trees are grown on bootstrap samples.
-
-    Raises:
-        ValueError: for fewer than one tree, and a negative seed.
-        TypeError: for a `bootstrap` that is no bool.
-
-    Example:
-        >>> check_forest(100, 0, True)
-    """
-    for name, value, least in (("num_trees", num_trees, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    if not isinstance(bootstrap, bool):
-        raise TypeError(f"bootstrap: expected True or False, got {bootstrap!r}")
-
-
 _STATIC = (
     *("num_classes", "num_trees", "bootstrap", "max_bins", "depth", "max_features"),
     *("min_leaf_weight", "min_gain"),
@@ -521,31 +382,12 @@ def _grow(
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
-    depth, y = rules["depth"], _labels(y, num_classes)
+    depth, y = rules["depth"], as_labels(y, num_classes)
     columns = columns_of(x, max_bins, num_classes=num_classes, depth=depth, many=True)
 
     def one(key: Array) -> Params:
-        own = c * draws(_bootstrap_key(key), c) if bootstrap else c
+        own = c * draws(bootstrap_key(key), c) if bootstrap else c
         return of_columns(columns, y, own, key, num_classes=num_classes, **rules)
 
     size = None if jax.default_backend() == "cpu" else min(_AT_A_TIME, num_trees)
     return jax.lax.map(one, jax.random.split(key, num_trees), batch_size=size)
-
-
-def _bootstrap_key(key: Array) -> Array:
-    """That of a tree's sample; levels of the tree fold in their own numbers."""
-    return jax.random.fold_in(key, 2**31)
-
-
-def _labels(y: Array, num_classes: int) -> Array:
-    return jnp.clip(jnp.asarray(y), 0, num_classes - 1).astype(jnp.int32)
-
-
-def _proba(tree: Params, x: Array, smoothing: float) -> Array:
-    """(n, K) of one tree."""
-    return jnp.exp(decision_tree.predict_log_proba(tree, x, smoothing=smoothing))
-
-
-def _own(log_p: Array, y: Array) -> Array:
-    """(n,) of the labels."""
-    return jnp.take_along_axis(log_p, jnp.asarray(y, jnp.int32)[:, None], axis=1)[:, 0]
