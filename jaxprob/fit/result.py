@@ -10,13 +10,13 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.contract import Model, Status, Trait
+from jaxprob.fit.arguments import default_for
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.problem.problem import Problem, Rows
 from jaxprob.reports.report import Report, report
 from jaxprob.solvers.driver import Trace, run
 from jaxprob.solvers.hosted import newton_from_host, suits
-from jaxprob.solvers.newton import newton
 
 
 class ManySources(Protocol):
@@ -223,8 +223,8 @@ def _null(problem: Problem) -> Array:
         model=replace(model, certificates=None),
         centre=None,
     )
-    zeros = np.zeros(bare.num_params(), problem.data.x.dtype)
-    found = newton_from_host(newton(), bare, zeros) if suits(newton(), bare) else None
+    solver = default_for(bare)
+    found = newton_from_host(solver, bare) if suits(solver, bare) else None
     return null_of(problem) if found is None else jax.device_put(found.log_likelihood)
 
 
@@ -242,6 +242,8 @@ def null_of(problem: Problem) -> Array:
     fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)
     theta = jnp.zeros(fixed.num_params(), rows.x.dtype)
     if len(theta):
-        theta = jax.lax.stop_gradient(run(newton(), fixed, theta).theta)
+        solver = default_for(fixed)
+        found = run(solver, fixed, jax.lax.stop_gradient(fixed.start_for(solver)))
+        theta = jax.lax.stop_gradient(found.theta)
     params = fixed.unravel(theta)
     return model.objective.value(params, *rows.examples, rows.weights, **rows.extras)

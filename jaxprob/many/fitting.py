@@ -91,6 +91,7 @@ def fit_many(
     with eval_context():  # concrete arrays are fitted also while something else is traced
         lanes, names = make_lanes(model, given, init, in_axes, firth=firth)
         if solver is None:
-            solver = default_solver(model, has_l1=l1 is not None, firth=firth)
+            has_l1, has_l2 = l1 is not None, l2 is not None
+            solver = default_solver(model, has_l1=has_l1, has_l2=has_l2, firth=firth)
         lanes = lanes.recentred(solver)
         return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)

@@ -290,7 +290,8 @@ def _resampled(
     converged = int(base.status) == Status.CONVERGED
     start = lanes.base.centred(base.params) if converged else None
     if solver is None:
-        solver = default_solver(base.model, has_l1=base.l1 is not None, firth=base.firth)
+        has_l1, has_l2 = base.l1 is not None, base.l2 is not None
+        solver = default_solver(base.model, has_l1=has_l1, has_l2=has_l2, firth=base.firth)
     return run(
         lanes,
         solver,

@@ -158,7 +158,7 @@ def restarts(
     rows = Rows(*data[:4])
 
     def own_start(key: Array) -> tuple[Array, Callable[[Array], Any]]:
-        return ravel_pytree(model.init(key, *rows.examples, weights=rows.weights))
+        return ravel_pytree(model.init(key, *rows.examples, weights=rows.weights, **rows.extras))
 
     if scale is None:
         first, second = (own_start(key)[0] for key in jax.random.split(key))

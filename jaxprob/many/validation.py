@@ -272,8 +272,8 @@ def cross_validate(
     data = check_data_of(model, x, y, weights, offset)
     if folds is None:
         options = {"num_folds": num_folds, "stratified": stratified, "groups": groups}
-        one_class = np.zeros(len(data.x), np.int32)
-        labels = one_class if data.y is None else data.y
+        has_classes = model.variables.num_classes is not None
+        labels = data.y if has_classes else np.zeros(len(data.x), np.int32)
         fold = assign(labels, key, repeats=repeats, **options)  # pyright: ignore[reportArgumentType]
     else:
         fold = _given_folds(folds, len(data.x))

@@ -177,6 +177,11 @@ def _cholesky_rule(axis_size: int, in_batched: list[bool], a: Array, needed: Arr
     return jax.lax.platform_dependent(a, needed, cpu=one_by_one, default=at_once), True
 
 
+def inverse_of_upper(upper: Array) -> Array:
+    """R⁻¹ of an upper triangular matrix (p, p); not finite where it has none."""
+    return _inverse_of_lower(upper.T).T if len(upper) else upper
+
+
 def _inverse_of_lower(lower: Array) -> Array:
     """L⁻¹, from the inverses of small blocks on the diagonal, joined two by two."""
     p, above = len(lower), (len(lower) - 1).bit_length()  # p <= 2**above
@@ -222,6 +227,22 @@ def eigh(a: Array) -> tuple[Array, Array]:
     """Eigenvalues and vectors of a symmetric matrix (p, p), of many one after another."""
     values, vectors = jnp.linalg.eigh(a)
     return values, vectors
+
+
+@sequential_vmap
+def svd(a: Array) -> tuple[Array, Array, Array]:
+    """Singular values and vectors U, s, Vᵀ of a matrix (p, q), of many one after another."""
+    return jnp.linalg.svd(a, full_matrices=False)
+
+
+@sequential_vmap
+def qr_root(a: Array) -> Array:
+    """The triangular factor R (q, q) of a matrix (n, q), RᵀR = aᵀa; of many one after another.
+
+    By Householder's reflections, which keep the digits that aᵀa loses.
+    """
+    root = jnp.linalg.qr(a, mode="r")
+    return jnp.pad(root, ((0, a.shape[1] - len(root)), (0, 0)))
 
 
 @sequential_vmap

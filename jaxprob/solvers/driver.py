@@ -180,7 +180,7 @@ def no_optimum(problem: Problem) -> Array:
     """
     proofs, data, open_ = problem.certificates, problem.data, jnp.int32(Status.MAX_STEPS)
     if problem.model.objective.unbounded is not None:
-        unbounded = problem.model.objective.unbounded(*data.examples, data.weights)
+        unbounded = problem.model.objective.unbounded(*data.examples, data.weights, **data.extras)
         return jnp.where(unbounded, jnp.int32(Status.COLLAPSED), open_)
     if proofs is None:
         return open_

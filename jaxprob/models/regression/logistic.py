@@ -66,6 +66,7 @@ def init(
     y: Array | None = None,
     weights: Array | None = None,
     *,
+    offset: Array | None = None,
     bias: bool = True,
 ) -> Params:
     """Zeros: every probability is 1/2, and Newton's first step is a least-squares fit.
@@ -75,6 +76,7 @@ def init(
         x: (n, d) floating; only its width and dtype matter.
         y: unused.
         weights: unused.
+        offset: unused.
         bias: whether there is one.
 
     Returns:
@@ -84,7 +86,7 @@ def init(
         >>> init(None, jnp.ones((5, 2))).weights.tolist()
         [0.0, 0.0]
     """
-    del key, y, weights
+    del key, y, weights, offset
     return Params(jnp.zeros(x.shape[-1], x.dtype), jnp.zeros((), x.dtype) if bias else None)
 
 

@@ -73,6 +73,7 @@ def init(
     y: Array | None = None,
     weights: Array | None = None,
     *,
+    offset: Array | None = None,
     num_classes: int,
     parameterisation: str = "reference",
     bias: bool = True,
@@ -84,6 +85,7 @@ def init(
         x: (n, d) floating; only its width and dtype matter.
         y: unused.
         weights: unused.
+        offset: unused.
         num_classes: K.
         parameterisation: "reference" or "symmetric".
         bias: whether there are biases.
@@ -95,7 +97,7 @@ def init(
         >>> init(None, jnp.ones((5, 2)), num_classes=3).weights.shape
         (2, 2)
     """
-    del key, y, weights
+    del key, y, weights, offset
     rows = num_classes - (parameterisation == "reference")
     return Params(
         jnp.zeros((rows, x.shape[-1]), x.dtype), jnp.zeros(rows, x.dtype) if bias else None
