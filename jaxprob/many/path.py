@@ -204,7 +204,7 @@ def _steepest(problem: Problem) -> Array:
     x = problem.data.x
     bare = replace(problem, data=problem.data._replace(x=x[:, :0]))
     bare = replace(bare, model=replace(bare.model, certificates=None))
-    theta = problem.start()
+    theta = jnp.where(problem.mask(), 0.0, problem.start())
     if bare.num_params():
         free = minimise(newton(), bare, bare.start()).theta
         theta = theta.at[np.flatnonzero(~_mask(problem))].set(free)

@@ -429,6 +429,7 @@ def estimate(known: Sums, *, bias: bool = True) -> Estimate:
     w = w * scale[-1] / scale[:-1]
     made_of = lengths[-1] + vdot(jnp.abs(w), lengths[:-1])
     collapsed = length <= _OF_SUMS * eps * made_of + rounding[-1]
+    length = jnp.where(collapsed, jnp.maximum(length, rounding[-1]), length)
     count = jnp.where(known.weight > 0, known.weight, 1.0)
     log_scale = jnp.log(jnp.maximum(length, tiny)) - jnp.log(count) / 2
     b = known.mean[-1] - vdot(w, known.mean[:-1]) if bias else None
