@@ -11,7 +11,14 @@ from catalogue import MODELS
 from catalogue import draw as draw_linear
 
 from jaxprob.contract import Counts, Model, Search, Trait
-from jaxprob.models import decision_tree, knn_classifier, knn_density, linear, random_forest
+from jaxprob.models import (
+    decision_tree,
+    knn_classifier,
+    knn_density,
+    linear,
+    poisson,
+    random_forest,
+)
 from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import kernel_density as kd
@@ -335,6 +342,8 @@ ENTRIES: dict[str, Entry] = {
     **{name: Entry(model, _linear, _over_y) for name, model in MODELS.items()},
     "linear": Entry(linear.model(), _regression, _over_y),
     "linear, no bias": Entry(linear.model(bias=False), _regression, _over_y),
+    "Poisson": Entry(poisson.model(), _regression, _over_y),
+    "Poisson, no bias": Entry(poisson.model(bias=False), _regression, _over_y),
     **{f"naive Bayes, {name}": _bayes_entry(features) for name, features in FAMILIES.items()},
     **{f"Gaussian mixture, {kind}": _mixture_entry(kind) for kind in gm.COVARIANCES},
     "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0),

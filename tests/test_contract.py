@@ -21,7 +21,14 @@ from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
 OFTEN = (
     *("decision tree", "random forest"),
-    *("logistic", "softmax", "linear", "Gaussian mixture, full", "Gaussian mixture, gaps"),
+    *(
+        "logistic",
+        "softmax",
+        "linear",
+        "Poisson",
+        "Gaussian mixture, full",
+        "Gaussian mixture, gaps",
+    ),
     *(
         "Dirichlet mixture",
         "kernel density, full",
@@ -43,10 +50,7 @@ USUAL = "naive Bayes, mixed", "Gaussian mixture, tied"
 COMPILED = [
     pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
     for name in ENTRIES
-    if name.startswith(
-        ("naive", "Gaussian", "Dirichlet", "kernel", "nearest", "decision", "random", "linear")
-    )
-    or name == "softmax"
+    if name == "softmax" or not name.startswith(("logistic", "softmax"))
 ]  # those with linear logits have tests of their own
 
 

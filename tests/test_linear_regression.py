@@ -1,4 +1,4 @@
-"""Linear regression, against statsmodels, exact rational arithmetic, and conditions of an optimum."""
+"""Linear regression, against statsmodels, exact arithmetic, and the conditions of an optimum."""
 
 from dataclasses import replace
 from fractions import Fraction

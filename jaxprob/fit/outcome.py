@@ -70,12 +70,13 @@ def _rounded(solver: Solver, problem: Problem, result: Result) -> tuple[Any, Res
 def _cost(problem: Problem, theta: Array, value: Array, moved: Array) -> Array:
     """What a small move away from where the slope is zero costs, () nats.
 
-    By δ at most, every logit: the objective has then grown by 2 δ² times the log-loss at most, since
-    the variance of what moves logits is at most (2 δ)² (1 - p_y), and 1 - p_y ≤ -log p_y. Of
-    models without proofs, half of the curvature along the move.
+    By δ at most, every logit, of which models with proofs know the cost; of others, half of the
+    curvature along the move.
     """
-    if problem.model.certificates is not None:
-        return 2 * jnp.abs(value) * jnp.max(jnp.abs(moved), initial=0.0) ** 2
+    proofs = problem.model.certificates
+    if proofs is not None:
+        size = jnp.max(jnp.abs(moved), initial=0.0)
+        return proofs.shift_cost(problem, theta, value, size)
     _, change = jax.jvp(lambda theta: problem.value_and_grad(theta)[1], (theta,), (moved,))
     return jnp.maximum(vdot(moved, change), 0.0) / 2
 

@@ -353,7 +353,6 @@ class Problem:
 
     def _statistics(self, form: Formula) -> Any:
         """What the likelihood knows of the rows, over the devices that hold them."""
-
         less = {} if self.centre is None else {"centre": self.centre}
 
         def of_rows(data: Rows) -> Any:

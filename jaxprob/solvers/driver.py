@@ -173,21 +173,25 @@ def is_open(solver: Solver, state: State, k: Array) -> Array:
     return is_undecided(state) & (k <= solver.max_steps)
 
 
-def no_optimum(problem: Problem) -> Array:
-    """() int32, the Status that says why the data have no finite optimum; MAX_STEPS if unknown.
+def no_optimum(problem: Problem) -> Evidence:
+    """Why the data have no finite optimum; MAX_STEPS if unknown.
 
-    CLASS_ABSENT for a class without examples, COLLAPSED for a density that can shrink onto points.
+    Such as CLASS_ABSENT for a class without examples, COLLAPSED for a density that can shrink onto
+    points.
     """
     proofs, data, open_ = problem.certificates, problem.data, jnp.int32(Status.MAX_STEPS)
+    infinite = jnp.asarray(jnp.inf, data.x.dtype)
+    none = jnp.zeros(problem.num_params(), data.x.dtype)
     if problem.model.objective.unbounded is not None:
         unbounded = problem.model.objective.unbounded(*data.examples, data.weights, **data.extras)
-        return jnp.where(unbounded, jnp.int32(Status.COLLAPSED), open_)
+        return Evidence(jnp.where(unbounded, jnp.int32(Status.COLLAPSED), open_), infinite, none)
     if proofs is None:
-        return open_
-    return jnp.where(proofs.absent(problem), jnp.int32(Status.CLASS_ABSENT), open_)
+        return Evidence(open_, infinite, none)
+    status, direction = proofs.hopeless(problem)
+    return Evidence(status, infinite, direction)
 
 
-def checked(problem: Problem, state: State, proved: Array) -> State:
+def checked(problem: Problem, state: State, proved: Evidence) -> State:
     """The state, with the verdicts NON_FINITE where its value is, and what is proved of the data.
 
     With Firth's penalty the value is infinite where the information is singular.
@@ -195,11 +199,12 @@ def checked(problem: Problem, state: State, proved: Array) -> State:
     infinite = Status.SINGULAR if problem.firth else Status.NON_FINITE
     finite = jnp.isfinite(state.value)
     old = state.evidence
-    hopeless = proved != Status.MAX_STEPS
-    status = jnp.where(hopeless, proved, old.status)
+    hopeless = proved.status != Status.MAX_STEPS
+    status = jnp.where(hopeless, proved.status, old.status)
     status = jnp.where(finite, status, jnp.int32(infinite))
     gap = jnp.where(hopeless | ~finite, jnp.inf, old.gap)
-    return state._replace(evidence=old._replace(status=status, gap=gap))
+    direction = jnp.where(hopeless, proved.direction, old.direction)
+    return state._replace(evidence=Evidence(status, gap, direction))
 
 
 def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:

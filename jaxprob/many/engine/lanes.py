@@ -34,6 +34,7 @@ from jaxprob.solvers.driver import (
     is_open,
     is_unproved,
     no_optimum,
+    no_verdict,
     seek,
 )
 from jaxprob.solvers.newton import judge
@@ -276,7 +277,7 @@ def _rest(
         def one(problem: Problem, prepared: Any, progress: Progress, is_open: Array) -> Progress:
             (found, fixed), (old, k, _) = prepared, progress
             problem = replace(problem, hyperparameters=found)
-            unknown = jnp.int32(Status.MAX_STEPS)  # nothing new is known of the data
+            unknown = no_verdict(old.theta)  # nothing new is known of the data
             state = checked(problem, solver.step(problem, fixed, old, k), unknown)
             new = Progress(state, k + 1, progress.num_steps + has_moved(old, state, k))
             return jax.tree.map(partial(jnp.where, is_open), new, progress)

@@ -65,7 +65,7 @@ _OF_DATA = 2  # times ε times the numbers as they were given: the same
 
 
 class Params(NamedTuple):
-    """What is fitted: `weights` (d,), `bias` (), None where it is left out, `log_scale` () log σ."""
+    """What is fitted: `weights` (d,), `bias` () or None, and `log_scale` (), the logarithm of σ."""
 
     weights: Array
     bias: Array | None

@@ -40,6 +40,7 @@ from jaxprob.contract import (
 )
 from jaxprob.models.regression import predictors
 from jaxprob.models.regression.certificates import certificates_of
+from jaxprob.models.regression.families import Labels
 from jaxprob.numerics import (
     bernoulli_log_prob,
     bernoulli_log_prob_and_score,
@@ -320,7 +321,7 @@ def model(*, bias: bool = True) -> Model:
             penalised=Bind(predictors.penalised),
             recentred=Bind(predictors.recentred) if bias else None,
         ),
-        certificates=certificates_of(Bind(_both_logits), first=1),
+        certificates=certificates_of(Labels(Bind(_both_logits), first=1)),
     )
 
 

@@ -47,6 +47,7 @@ from jaxprob.contract import (
 )
 from jaxprob.models.regression import predictors
 from jaxprob.models.regression.certificates import certificates_of
+from jaxprob.models.regression.families import Labels
 from jaxprob.numerics import (
     categorical_log_prob,
     categorical_log_prob_and_score,
@@ -400,7 +401,7 @@ def model(num_classes: int, *, parameterisation: str = "reference", bias: bool =
             canonical=Bind(canonical) if parameterisation == "symmetric" else None,
             recentred=Bind(predictors.recentred) if bias else None,
         ),
-        certificates=certificates_of(Bind(_logits, **form)),
+        certificates=certificates_of(Labels(Bind(_logits, **form))),
     )
 
 
