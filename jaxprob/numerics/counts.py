@@ -6,7 +6,8 @@ log y:
 
     log p(y) = -y φ(z - log y) - (log y! - y log y + y),        φ(t) = e^t - 1 - t
 
-of which no term is larger than it has to be. Stirling's series gives the last one.
+of which no term is larger than it has to be. Stirling's series gives the last one, of small counts
+a table.
 """
 
 import math
@@ -14,13 +15,13 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import gammaln, xlogy
 
 from jaxprob.numerics.gammas import stirling_remainder
 
 _NEAR = 0.5  # of t, where the series has all digits
 _TERMS = 16
-_LARGE = 10.0  # counts, from which on Stirling's series has all digits
+_LARGE = 10  # counts, from which on Stirling's series has all digits
+_SMALL = [math.lgamma(k + 1) - k * math.log(k or 1) + k for k in range(_LARGE)]
 
 
 @jax.custom_jvp
@@ -75,5 +76,5 @@ def _at_best(y: Array) -> Array:
     """Minus the log-probability of y where its rate is y: log y! - y log y + y."""
     large = jnp.maximum(y, _LARGE)
     by_series = jnp.log(2 * math.pi * large) / 2 + stirling_remainder(large)
-    small = jnp.minimum(y, _LARGE)
-    return jnp.where(y < _LARGE, gammaln(small + 1) - xlogy(small, small) + small, by_series)
+    small = jnp.asarray(_SMALL, y.dtype)[jnp.clip(y, 0, _LARGE - 1).astype(jnp.int32)]
+    return jnp.where(y < _LARGE, small, by_series)
