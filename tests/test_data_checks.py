@@ -3,6 +3,7 @@
 import re
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -16,13 +17,14 @@ import scipy.sparse
 from jax.experimental.sparse import BCOO
 
 from jaxprob import fit, many, use_all_cores
-from jaxprob.contract import Classes, Variables
+from jaxprob.contract import Classes, Geometry, Variables
 from jaxprob.data import as_array, check_data, check_scalar, feature_names, shard, violations
 from jaxprob.models import logistic, softmax
 from jaxprob.solvers import em, gradient, lbfgs, newton, proximal
 
 LOGISTIC = logistic.model()
 SOFTMAX = softmax.model(3)
+TWO = Variables.conditional(Classes(2))
 FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame}
 SERIES = {"pandas": pd.Series, "polars": pl.Series}
 
@@ -224,12 +226,12 @@ def test_a_penalty_that_the_working_dtype_cannot_hold(no_run):
 
 def test_penalties_of_a_model_without_penalised_parameters(no_run):
     with raises(ValueError, "l1, l2: logistic regression has no parameters that a penalty makes"):
-        fit(LOGISTIC._replace(penalised=None), X, Y, l2=1.0)
+        fit(replace(LOGISTIC, geometry=Geometry()), X, Y, l2=1.0)
 
 
 def test_an_offset_of_a_model_that_takes_none(no_run):
     with raises(ValueError, "offset: expected none, since the model takes no offset, got one"):
-        fit(LOGISTIC._replace(extras=()), X, Y, offset=np.zeros(N))
+        fit(replace(LOGISTIC, variables=TWO), X, Y, offset=np.zeros(N))
 
 
 NUMBERS = "x: expected numbers: encode text as 0..K-1"
@@ -525,7 +527,7 @@ def test_check_scalar_lets_tracers_pass():
 
 
 def test_data_as_checked(dtype):
-    data = check_data(X.astype(dtype), Y.astype(bool), Y + 1, num_classes=2)
+    data = check_data(X.astype(dtype), Y.astype(bool), Y + 1, variables=TWO)
     assert (data.x.dtype, data.y.dtype, data.weights.dtype) == (dtype, "int32", dtype)
     assert data.offset is None
     assert data.feature_names is None
@@ -539,7 +541,7 @@ def test_arrays_of_jax_pass_through():
 
 VALUES = {
     "x": (with_entry(X, (0, 0), np.nan), Y, None, None),
-    "labels": (X, with_entry(Y, 0, 2), None, None),
+    "y": (X, with_entry(Y, 0, 2), None, None),
     "weights": (X, Y, with_entry(np.ones(N, np.float32), 0, -1.0), None),
     "offset": (X, Y, None, with_entry(np.ones(N, np.float32), 0, np.inf)),
     "no_weight": (X, Y, np.zeros(N, np.float32), None),
@@ -549,8 +551,6 @@ VALUES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_violations(name):
-    found = violations(
-        *jax.tree.map(jnp.asarray, VALUES[name]), variables=Variables.conditional(Classes(2))
-    )
+    found = violations(*jax.tree.map(jnp.asarray, VALUES[name]), variables=TWO)
     assert [key for key, value in found._asdict().items() if value] == [name] * (name != "nothing")
     assert bool(found.invalid) == (name not in ("no_weight", "nothing"))

@@ -36,7 +36,7 @@ INTERNAL = {
     "jaxprob.solvers.driver",
     "jaxprob.numerics.linalg",
     "jaxprob.runtime.programs.num_maps",
-    "jaxprob.solvers.hosted",
+    "jaxprob.solvers.plain_newton",
     "jaxprob.problem.jeffreys",
     "jaxprob.solvers.linesearch",
     "jaxprob.solvers.newton.judge",

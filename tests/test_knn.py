@@ -156,7 +156,7 @@ def test_what_cannot_be_chosen_says_why(x64):
     assert int(few.status) == jp.Status.NON_FINITE
     assert "no number of neighbours" in jp.report(few).failures[0].reason
     with pytest.raises(
-        ValueError, match="solver: Nearest-neighbour density has a search of its own"
+        ValueError, match="needs a gradient, which Nearest-neighbour density does not offer"
     ):
         jp.fit(kn.model(5), x, solver=jp.solvers.newton())
     with pytest.raises(

@@ -13,7 +13,7 @@ from tolerances import EIGHT_DIGITS, EPS, SAME_FIT
 
 import jaxprob as jp
 from jaxprob import Status, fit
-from jaxprob.contract import Bind, Classes, Likelihood, Model, Real, Variables
+from jaxprob.contract import Bind, Classes, Likelihood, Model, Variables
 from jaxprob.many import fit_many
 from jaxprob.models import logistic
 from jaxprob.solvers import lbfgs
@@ -186,7 +186,7 @@ def log_likelihood_of_cloglog(params, x, y, weights=None, *, offset=None):
 
 CLOGLOG = Model(
     name="complementary log-log regression",
-    variables=Variables.conditional(Classes(2), Real()),
+    variables=Variables.conditional(Classes(2)),
     init=Bind(start_of_cloglog),
     log_prob=Bind(log_prob_of_cloglog),
     objective=Likelihood(Bind(log_likelihood_of_cloglog)),

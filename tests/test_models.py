@@ -206,17 +206,17 @@ def test_softmax_of_two_classes_is_logistic(bias, dtype):
     both = jnp.stack([-offset, jnp.zeros_like(offset)], axis=1)
     scale = size(params, x, weights)
     close(
-        two.log_likelihood(minus, x, y, weights, offset=both),
-        one.log_likelihood(params, x, y, weights, offset=offset),
+        two.objective.log_likelihood(minus, x, y, weights, offset=both),
+        one.objective.log_likelihood(params, x, y, weights, offset=offset),
         dtype,
         scale=scale,
     )
-    grad = two.grad_log_likelihood(minus, x, y, weights, offset=both)
-    expected = one.grad_log_likelihood(params, x, y, weights, offset=offset)
+    grad = two.objective.grad(minus, x, y, weights, offset=both)
+    expected = one.objective.grad(params, x, y, weights, offset=offset)
     close(-ravel_pytree(grad)[0], ravel_pytree(expected)[0], dtype, scale=scale)
     close(
-        two.information(minus, x, y, weights, offset=both),
-        one.information(params, x, y, weights, offset=offset),
+        two.objective.information(minus, x, y, weights, offset=both),
+        one.objective.information(params, x, y, weights, offset=offset),
         dtype,
         scale=scale,
     )
@@ -261,8 +261,8 @@ def test_reference_and_symmetric_are_one_model(dtype):
     scale = size(params, x, weights)
     for same in (wide, softmax.canonical(wide)):
         close(
-            symmetric.log_likelihood(same, x, y, weights, offset=offset),
-            MODELS["softmax"].log_likelihood(params, x, y, weights, offset=offset),
+            symmetric.objective.log_likelihood(same, x, y, weights, offset=offset),
+            MODELS["softmax"].objective.log_likelihood(params, x, y, weights, offset=offset),
             dtype,
             scale=scale,
         )

@@ -298,9 +298,12 @@ def test_settings(arguments, error, message):
 def test_a_formula_is_only_for_models_that_have_one():
     x, y = [[0.0], [1.0], [2.0]], [0, 1, 1]
     for fit in (jp.fit, lambda *a, **k: jp.fit_many(*a, weights=np.ones((2, 3), "float32"), **k)):
-        with pytest.raises(ValueError, match="no formula for the maximum with softmax regression"):
+        with pytest.raises(ValueError, match="which softmax regression does not offer"):
             fit(softmax.model(2), x, y, solver=jp.solvers.closed_form())
-        with pytest.raises(ValueError, match="no formula for the maximum with Firth's penalty"):
+        with pytest.raises(
+            ValueError,
+            match="which naive Bayes with Firth's penalty does",
+        ):
             fit(nb.model(2), x, y, solver=jp.solvers.closed_form(), firth=True)
 
 

@@ -19,6 +19,7 @@ from jaxprob.contract.routes import Found as Found
 from jaxprob.contract.routes import Search as Search
 from jaxprob.contract.status import Evidence as Evidence
 from jaxprob.contract.status import Status as Status
+from jaxprob.contract.status import is_usable as is_usable
 from jaxprob.contract.traits import Trait as Trait
 from jaxprob.contract.variables import Classes as Classes
 from jaxprob.contract.variables import Counts as Counts

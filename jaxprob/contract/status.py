@@ -1,7 +1,7 @@
 """What a fit says of itself."""
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax import Array
 
@@ -11,7 +11,7 @@ class Status(IntEnum):
 
     Precedence: where several hold, the one named first is reported:
     INVALID_INPUT, NO_DATA, NON_FINITE, CLASS_ABSENT, SEPARATED, SINGULAR, COLLAPSED, CONVERGED,
-    STALLED, MAX_STEPS.
+    STALLED, MAX_STEPS, and of training BEST_HELD_OUT, DIVERGED, TRAINED.
 
     Example:
         >>> int(Status.CONVERGED), Status(4).name
@@ -38,6 +38,29 @@ class Status(IntEnum):
     """A density has shrunk onto a point, where the likelihood has no bound."""
     NON_FINITE = 9
     """The objective or its gradient overflowed; the parameters are the last where it had not."""
+    TRAINED = 10
+    """Training ran as long as it was asked to; nothing is proved about an optimum."""
+    BEST_HELD_OUT = 11
+    """The score of held-out examples rises no more; the parameters are the best by it."""
+    DIVERGED = 12
+    """Training led to where the objective is not finite; the parameters are the last before."""
+
+
+def is_usable(status: Any) -> Any:
+    """Whether a fit counts, in a bootstrap or a cross-validation: it ended as it was meant to.
+
+    Args:
+        status: a `Status`, or an array of them.
+
+    Returns:
+        Bool, of the same shape.
+
+    Example:
+        >>> [bool(is_usable(s)) for s in (Status.CONVERGED, Status.TRAINED, Status.SEPARATED)]
+        [True, True, False]
+    """
+    usable = Status.CONVERGED, Status.TRAINED, Status.BEST_HELD_OUT
+    return (status == usable[0]) | (status == usable[1]) | (status == usable[2])
 
 
 class Evidence(NamedTuple):

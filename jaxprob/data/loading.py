@@ -1,5 +1,6 @@
 """Host arrays on their way to a device, large ones by threads."""
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,7 @@ def copied(host: np.ndarray) -> np.ndarray:
         >>> copied(np.arange(3)).tolist()
         [0, 1, 2]
     """
-    target = _aligned(host)
+    target = aligned(host.shape, host.dtype)
     if host.nbytes >= _LARGE:
         _copy_by_threads([(target, host)], _nothing)
     else:
@@ -82,7 +83,8 @@ def load(
     is_host = [isinstance(a, np.ndarray) for a in arrays]
     large = sum(a.nbytes for a, here in zip(arrays, is_host, strict=True) if here) >= _LARGE
     if jax.default_backend() == "cpu":
-        targets = [_aligned(a) if here else a for a, here in zip(arrays, is_host, strict=True)]
+        pairs_of = zip(arrays, is_host, strict=True)
+        targets = [aligned(a.shape, a.dtype) if here else a for a, here in pairs_of]
         pairs = [(t, a) for t, a, here in zip(targets, arrays, is_host, strict=True) if here]
         if large:
             _copy_by_threads(pairs, lambda: (check(), meanwhile()))
@@ -117,8 +119,21 @@ def _copy_by_threads(
             one.result()
 
 
-def _aligned(host: np.ndarray) -> np.ndarray:
-    """Memory of the shape and dtype of an array, at an address that XLA takes."""
-    memory = np.empty(host.nbytes + _ALIGNMENT, np.uint8)
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Memory at an address that a CPU device takes as it is, without a copy.
+
+    Args:
+        shape: of the array.
+        dtype: of its entries, which are not set.
+
+    Returns:
+        An array for `jax.device_put(array, may_alias=True)`.
+
+    Example:
+        >>> aligned((3, 2), "float32").shape
+        (3, 2)
+    """
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + host.nbytes].view(host.dtype).reshape(host.shape)
+    return memory[start : start + num_bytes].view(dtype).reshape(shape)

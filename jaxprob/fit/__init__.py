@@ -5,6 +5,7 @@ from jaxprob.fit.arguments import check_firth as check_firth
 from jaxprob.fit.arguments import check_penalties as check_penalties
 from jaxprob.fit.arguments import check_solver as check_solver
 from jaxprob.fit.arguments import default_solver as default_solver
+from jaxprob.fit.arguments import key_data as key_data
 from jaxprob.fit.eager import solve as solve
 from jaxprob.fit.fitting import fit as fit
 from jaxprob.fit.outcome import outcome_of as outcome_of

@@ -130,6 +130,20 @@ _BY_ROUTE: dict[Trait, Callable[[], Solver]] = {
 }
 
 
+def key_data(key: Any, shape: tuple[int, ...] = ()) -> Array | None:
+    """What a typed PRNG key holds, checked; None where there is none."""
+    if key is None:
+        return None
+    is_key = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_key:
+        raise TypeError(
+            f"key: expected a typed PRNG key, such as jax.random.key(0), got {type(key).__name__}"
+        )
+    if key.shape != shape:
+        raise ValueError(f"key: expected shape {shape}, got {key.shape}; see jax.random.split")
+    return jax.random.key_data(key)
+
+
 def start_from(problem: Problem, init: Any) -> Array:
     """The vector (p,) of parameters to start from, checked against what the model expects."""
     template = problem.template()

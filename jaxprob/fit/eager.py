@@ -1,10 +1,11 @@
 """Fits of concrete arrays: solvers tried in turn, each a compiled program."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -13,9 +14,11 @@ from jaxprob.fit.outcome import Outcome, outcome_of
 from jaxprob.fit.plan import in_bucket, solvers_for
 from jaxprob.problem.problem import Problem
 from jaxprob.runtime.compilation import eager_jit
-from jaxprob.solvers.driver import Result, Solver, is_unproved, run
-from jaxprob.solvers.hosted import compile_look, newton_from_host, suits
-from jaxprob.solvers.newton import judge
+from jaxprob.solvers.driver import DEFAULT_TOL, Result, Solver, is_unproved, run, wants_proof
+from jaxprob.solvers.newton import judge, newton
+from jaxprob.solvers.plain_newton import plain_newton, suits
+
+_ATTEMPTS = 2  # of plain Newton steps, the last one from where the optimum seems to be
 
 
 def solve(problem: Problem) -> Outcome:
@@ -34,7 +37,7 @@ def solve(problem: Problem) -> Outcome:
 def compile_ahead(problem: Problem, theta: Array | None, solver: Solver, *, trace: bool) -> None:
     """Compile what `first_that_converges` will call first, for arrays of these shapes."""
     if suits(solver, problem) and not trace:
-        compile_look(problem)
+        _by_plain_newton.compile(*_plain_arguments(solver, problem, theta))
     else:
         run_alone.compile(solver, problem, theta, trace=trace)
 
@@ -44,7 +47,7 @@ def first_that_converges(
 ) -> Outcome:
     """What the first of some solvers finds that converges, else the last."""
     if len(solvers) == 1 and not trace and suits(solvers[0], problem):
-        outcome = _by_host(solvers[0], problem, theta)
+        outcome = _outcome_if_plain(solvers[0], problem, theta)
         if outcome is not None:
             return outcome
     for solver in solvers[:-1]:
@@ -52,33 +55,41 @@ def first_that_converges(
         if int(outcome.result.evidence.status) == Status.CONVERGED:
             return outcome
     outcome = run_alone(solvers[-1], problem, theta, trace=trace)
-    unproved = bool(is_unproved(outcome.result.evidence)) and solvers[-1].needs_proof
+    unproved = bool(is_unproved(outcome.result.evidence)) and wants_proof(solvers[-1], problem)
     return _certify(solvers[-1], problem, outcome) if unproved else outcome
 
 
-def _by_host(solver: Any, problem: Problem, theta: Array | None) -> Outcome | None:
-    """What a few Newton steps find, None where that is not enough."""
-    found = newton_from_host(solver, problem, theta)
-    if found is None:
-        return None
-    result = found.result
-    if problem.centre is not None:
-        return _reported(solver, problem, result)
-    return jax.device_put(
-        Outcome(
-            result,
-            problem.unravel(result.theta),
-            problem.unravel(result.evidence.direction),
-            found.log_likelihood,
-            -result.value,
-            np.max(np.abs(result.grad), initial=0.0),
-            found.num_examples,
-            found.total_weight,
-        )
-    )
+def _outcome_if_plain(solver: Any, problem: Problem, theta: Array | None) -> Outcome | None:
+    """What plain Newton steps find, None where they are not enough."""
+    steps = 0
+    for _ in range(_ATTEMPTS):
+        outcome = _by_plain_newton(*_plain_arguments(solver, problem, theta, steps))
+        status = int(outcome.result.evidence.status)
+        if status == Status.CONVERGED:
+            return outcome
+        if status != Status.STALLED:
+            return None
+        theta, steps = outcome.result.theta, int(outcome.result.num_steps)
+    return None
 
 
-_reported = eager_jit(outcome_of)
+def _plain_arguments(solver: Any, problem: Problem, theta: Array | None, steps: int = 0) -> tuple:
+    """Those of `_by_plain_newton`, one program for all tolerances, starts and numbers of steps."""
+    dtype = np.dtype(problem.data.x.dtype)
+    tol = DEFAULT_TOL[dtype.name] if solver.tol is None else solver.tol
+    taken = np.array([steps, solver.max_steps], np.int32)
+    start = np.zeros(problem.num_params(), dtype) if theta is None else theta
+    return np.asarray(tol, dtype), taken, problem, start, np.bool(theta is None)
+
+
+@eager_jit
+def _by_plain_newton(
+    tol: Array, steps: Array, problem: Problem, theta: Array, is_start: Array
+) -> Outcome:
+    """What plain Newton steps find, by one small program."""
+    solver = replace(newton(), tol=tol)
+    theta = jnp.where(is_start, problem.start(), theta)
+    return outcome_of(solver, problem, plain_newton(solver, problem, theta, *steps))
 
 
 @partial(eager_jit, static_argnames=["trace"])

@@ -3,8 +3,11 @@
 from functools import partial
 from typing import Any
 
+from jax import Array
+
 from jaxprob.contract import Model
 from jaxprob.data import Data, check_data
+from jaxprob.fit.arguments import key_data
 from jaxprob.fit.eager import compile_ahead, first_that_converges
 from jaxprob.fit.outcome import report_of
 from jaxprob.fit.plan import plan
@@ -25,6 +28,7 @@ def fit(
     firth: bool = False,
     solver: Solver | None = None,
     init: Any = None,
+    key: Array | None = None,
     trace: bool = False,
 ) -> Fit:
     """Fit a model by (penalised) maximum likelihood, and find out how good the fit is.
@@ -53,6 +57,8 @@ def fit(
             maximum is finite also where classes are separated or absent. `gap` is then an estimate.
         solver: how to minimise; chosen by the model and the shape of the data where None.
         init: parameters to start from; the model's own where None.
+        key: a typed PRNG key, for models that start at random, such as networks; the start that a
+            model has without one where None.
         trace: whether to keep objective and gradient norm after each step in `Fit.trace`.
 
     Returns:
@@ -75,7 +81,9 @@ def fit(
         raise TypeError(
             f"model: expected one such as jaxprob.models.logistic.model(), got {model!r}"
         )
-    planned = partial(plan, model, l2=l2, l1=l1, firth=firth, solver=solver, init=init)
+    planned = partial(
+        plan, model, l2=l2, l1=l1, firth=firth, solver=solver, init=init, key=key_data(key)
+    )
 
     def compile_first(shapes: Data) -> None:
         _, problem, theta, solvers, traced = planned(shapes)
@@ -90,9 +98,9 @@ def fit(
         variables=model.variables,
         meanwhile=compile_first,
     )
-    given, problem, theta, solvers, traced = planned(data)
+    exact, problem, theta, solvers, traced = planned(data)
     if traced:
         return traced_fit(problem, theta, solvers[0], data.feature_names, trace)
     outcome = first_that_converges(solvers, problem, theta, trace)
-    source = Source(model, *given.data, given.centre, problem)
+    source = Source(model, *exact.data, exact.centre, problem)
     return report_of(problem, outcome, data.feature_names, source)

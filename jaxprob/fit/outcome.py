@@ -12,7 +12,7 @@ from jaxprob.models.regression.certificates import together
 from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import vdot
 from jaxprob.problem.problem import Problem
-from jaxprob.solvers.driver import Result, Solver, slack, tolerance
+from jaxprob.solvers.driver import Result, Solver, slack, tolerance, wants_proof, with_status
 
 
 class Outcome(NamedTuple):
@@ -31,6 +31,9 @@ class Outcome(NamedTuple):
 def outcome_of(solver: Solver, problem: Problem, result: Result) -> Outcome:
     """What is reported of a run."""
     params, result = _rounded(solver, problem, result)
+    if solver.trains and not wants_proof(solver, problem):
+        evidence = with_status(result.evidence, jnp.bool(True), Status.TRAINED)
+        result = result._replace(evidence=evidence)
     theta = result.theta
     return Outcome(
         result,

@@ -45,19 +45,20 @@ def plan(
     firth: bool,
     solver: Solver | None,
     init: Any,
+    key: Any = None,
 ) -> Plan:
     """What `fit` will do with data, or with data of which only the shapes are known."""
     l2 = None if l2 is None else check_scalar("l2", l2, dtype=data.x.dtype)
     l1 = None if l1 is None else check_scalar("l1", l1, dtype=data.x.dtype)
     check_penalties(model, l2, l1, firth=firth)
     rows = Rows(data.x, data.y, data.weights, data.offset)
-    traced = has_tracer((rows, l2, l1, init, solver))
+    traced = has_tracer((rows, l2, l1, init, solver, key))
     rows: Rows = rows if traced else jax.tree.map(_on_auto_mesh, rows)
     positive = not traced and any(p is not None and float(p) > 0 for p in (l2, l1))
     apart = Trait.SUM in model.offers
     shards = _shards(rows.x) if apart and not traced else None
     blocks = None if traced else block_bytes(rows.x, shards)
-    problem = Problem(rows, l2, l1, model, positive, shards, blocks, firth)
+    problem = Problem(rows, l2, l1, model, positive, shards, blocks, firth, key=key)
     if problem.num_params() == 0:
         raise ValueError(
             f"x: expected at least one feature, since this {model.name} has no other parameters, "
@@ -114,10 +115,12 @@ def in_bucket(problem: Problem, solvers: Sequence[Solver]) -> Problem:
         return replace(problem, data=more)
     if any(host_view(a) is None for a in data if a is not None):
         return problem  # on an accelerator
-    weights = np.ones(n, data.x.dtype) if data.weights is None else data.weights
-    more = jax.tree.map(lambda a: filled(np.asarray(a), size), data._replace(weights=None))
-    more = more._replace(weights=filled(np.asarray(weights), size, 0))
-    return replace(problem, data=jax.device_put(more))
+    weights = np.ones(n, data.x.dtype) if data.weights is None else np.asarray(data.weights)
+    more = data._replace(weights=None)
+    if size > n:
+        more = jax.tree.map(lambda a: filled(np.asarray(a), size), more)
+    more = more._replace(weights=filled(weights, size, 0))
+    return replace(problem, data=jax.device_put(more, may_alias=True))
 
 
 def solvers_for(problem: Problem, *, traced: bool) -> list[Solver]:
@@ -126,6 +129,8 @@ def solvers_for(problem: Problem, *, traced: bool) -> list[Solver]:
     n, d = problem.data.x.shape
     is_small = n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK
     some_do = Trait.SUM in problem.offers and not problem.firth
+    if default == newton() and Trait.CURVED not in problem.offers:
+        return [lbfgs()]
     if traced or is_small or not some_do or default != newton():
         return [default]
     return [lbfgs(sample_dtype="float32", max_steps=40), lbfgs(max_steps=40), default]

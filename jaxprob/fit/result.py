@@ -8,14 +8,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from jaxprob.contract import Model, Status, Trait
+from jaxprob.contract import Model, Status, Trait, is_usable
 from jaxprob.fit.arguments import default_for
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.problem.problem import Problem, Rows
 from jaxprob.reports.report import Report, report
-from jaxprob.solvers.driver import Trace, run
-from jaxprob.solvers.hosted import newton_from_host, suits
+from jaxprob.runtime.compilation import eager_jit
+from jaxprob.solvers.driver import Result, Trace, run
+from jaxprob.solvers.newton import Newton
+from jaxprob.solvers.plain_newton import plain_newton, suits
 
 
 class ManySources(Protocol):
@@ -185,6 +187,11 @@ class Fit:
         source = None if many is None or isinstance(many, Source) else many.lane(i)
         return replace(one, source=source)
 
+    @property
+    def usable(self) -> Array:
+        """Bool: whether it counts, as converged or as trained; one for each of many fits."""
+        return is_usable(self.status)
+
     def report(self) -> Report:
         """How many fits ended how, and why some did not converge; print it."""
         return report(self)
@@ -223,8 +230,17 @@ def _null(problem: Problem) -> Array:
         centre=None,
     )
     solver = default_for(bare)
-    found = newton_from_host(solver, bare) if suits(solver, bare) else None
-    return null_of(problem) if found is None else jax.device_put(found.log_likelihood)
+    if suits(solver, bare):
+        found = _plain_null(solver, bare)
+        if int(found.evidence.status) == Status.CONVERGED:
+            return -found.value
+    return null_of(problem)
+
+
+@eager_jit
+def _plain_null(solver: Newton, bare: Problem) -> Result:
+    most = jnp.int32(solver.max_steps)
+    return plain_newton(solver, bare, bare.start(), jnp.int32(0), most)
 
 
 @jax.jit

@@ -20,7 +20,7 @@ from jaxprob.numerics.control import only_if
 from jaxprob.numerics.products import all_digits
 from jaxprob.problem.problem import Problem
 from jaxprob.runtime.programs import SHELF, Program
-from jaxprob.solvers.driver import Result, Solver, is_unproved, run
+from jaxprob.solvers.driver import Result, Solver, is_unproved, run, wants_proof
 
 
 def traced_fit(
@@ -83,7 +83,7 @@ def _program(
 
     def optimum(_: Callable | None, theta: Array) -> tuple[Array, Result]:
         result = run(solver, problem, theta, trace=trace)
-        if solver.needs_proof:
+        if wants_proof(solver, problem):
             prove = partial(exact_evidence, solver, problem)
             evidence = only_if(is_unproved(result.evidence), prove, result.evidence, result)
             result = result._replace(evidence=evidence)

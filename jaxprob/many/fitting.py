@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax import Array
 from jax.core import Tracer, eval_context
 
 from jaxprob.contract import Model
-from jaxprob.fit import Fit, default_solver
+from jaxprob.fit import Fit, check_solver, default_solver
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.many.engine.running import run
 from jaxprob.solvers.driver import Solver
@@ -26,6 +27,7 @@ def fit_many(
     firth: bool = False,
     solver: Solver | None = None,
     init: Any = None,
+    key: Array | None = None,
     memory_budget: int | None = None,
     progress: bool | None = None,
 ) -> Fit:
@@ -57,6 +59,8 @@ def fit_many(
             then.
         solver: how to minimise; as the model has it where None, proximal Newton with l1.
         init: parameters to start from, or a tree of them with a lane axis.
+        key: a typed PRNG key for models that start at random, one for all lanes, which is split, or
+            (B,) of them.
         memory_budget: bytes that a block of lanes may take; a quarter of the device's where None.
         progress: whether to show a progress bar, if tqdm is installed; for runs of some seconds on
             a terminal where None.
@@ -89,9 +93,10 @@ def fit_many(
             "fit_many: expected concrete arrays, got a tracer; inside jit use jax.vmap(jaxprob.fit)"
         )
     with eval_context():  # concrete arrays are fitted also while something else is traced
-        lanes, names = make_lanes(model, given, init, in_axes, firth=firth)
+        lanes, names = make_lanes(model, given, init, in_axes, key=key, firth=firth)
         if solver is None:
             has_l1, has_l2 = l1 is not None, l2 is not None
             solver = default_solver(model, has_l1=has_l1, has_l2=has_l2, firth=firth)
+        check_solver(solver, lanes.problem(0))
         lanes = lanes.recentred(solver)
         return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)

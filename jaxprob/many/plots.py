@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.contract import Status
+from jaxprob.contract import is_usable
 from jaxprob.fit import Fit
 from jaxprob.many.path import Path
 from jaxprob.many.resampling import Bootstrap
@@ -169,7 +169,7 @@ def statuses(fits: Fit, *, ax: "Axes | None" = None) -> "Axes":
     bars = on.barh(
         [s.name for s in counts],
         list(counts.values()),
-        color=["tab:green" if s == Status.CONVERGED else "tab:red" for s in counts],
+        color=["tab:green" if is_usable(s) else "tab:red" for s in counts],
     )
     on.bar_label(bars, [f"{c:,}" for c in counts.values()], padding=3)
     on.set(xlabel="fits", xscale="log", xlim=(0.5, 4 * max(counts.values())))

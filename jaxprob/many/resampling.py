@@ -27,7 +27,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.contract import Bind, Model, Status
+from jaxprob.contract import Bind, Model
 from jaxprob.fit import Fit, default_solver, fit
 from jaxprob.many.engine.keys import check_key
 from jaxprob.many.engine.lanes import Lanes
@@ -66,8 +66,8 @@ class Bootstrap:
 
     @property
     def used(self) -> Array:
-        """(B,) bool: the replicates that count, those converged."""
-        return self.fits.status == Status.CONVERGED
+        """(B,) bool: the replicates that count, those converged or trained."""
+        return self.fits.usable
 
     def statistics(self, statistic: Callable[[Any], Any] | None = None) -> Any:
         """A function of the parameters of each replicate that counts, (number used, ...).
@@ -287,8 +287,7 @@ def _resampled(
     progress: bool | None,
 ) -> Fit:
     """Fits of reweighted examples, which start from the fit of all."""
-    converged = int(base.status) == Status.CONVERGED
-    start = lanes.base.centred(base.params) if converged else None
+    start = lanes.base.centred(base.params) if bool(base.usable) else None
     if solver is None:
         has_l1, has_l2 = base.l1 is not None, base.l2 is not None
         solver = default_solver(base.model, has_l1=has_l1, has_l2=has_l2, firth=base.firth)
@@ -395,7 +394,7 @@ class Jackknife:
     def _values(self) -> Any:
         """Of the fits without an example that counts."""
         live = _live(self.fit)
-        good = np.asarray(self.fits.status)[live] == Status.CONVERGED
+        good = np.asarray(self.fits.usable)[live]
 
         def values(a: Array) -> Array:
             return jnp.where(good.reshape(-1, *([1] * (a.ndim - 1))), a[live], jnp.nan)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from jaxprob.contract import Model, Status
+from jaxprob.contract import Model
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.engine.keys import check_key
 from jaxprob.many.fitting import fit_many
@@ -51,12 +51,12 @@ class Restarts:
         return int(np.sum(as_good(self.fits, within=within)))
 
     def _best(self) -> int:
-        good = np.asarray(self.fits.status) == Status.CONVERGED
+        good = np.asarray(self.fits.usable)
         known = np.where(np.isnan(self.objective), np.inf, self.objective)
         return int(np.argmin(np.where(good, known, np.inf) if good.any() else known))
 
     def __str__(self) -> str:
-        good = int(np.sum(np.asarray(self.fits.status) == Status.CONVERGED))
+        good = int(np.sum(np.asarray(self.fits.usable)))
         return (
             f"{len(self.objective):,} starts, {good:,} converged, {self.times_found():,} of them "
             f"to the best objective, {self.objective[self._best()]:.6f} nats"
@@ -88,7 +88,7 @@ def as_good(fits: Fit, *, within: float | None = None) -> np.ndarray:
         [True, True, False]
     """
     objective, gap = np.asarray(fits.objective, np.float64), np.asarray(fits.gap, np.float64)
-    good = (np.asarray(fits.status) == Status.CONVERGED) & np.isfinite(objective)
+    good = np.asarray(fits.usable) & np.isfinite(objective)
     if not good.any():
         return good
     best = np.argmax(np.where(good, objective, -np.inf))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxprob.contract import Model, Status, Trait
+from jaxprob.contract import Model, Status, Trait, is_usable
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.many.engine.keys import check_key
@@ -139,7 +139,7 @@ class CrossValidation:
             lane = np.ravel_multi_index(at, self.used.shape)
             status = Status(int(self.fits.status[lane]))
             which = f"penalty {at[0]}, " if len(at) == 3 else ""
-            if status != Status.CONVERGED:
+            if not is_usable(status):
                 why = f"{status.name}: {reason(self.fits.model, status)}"
                 why += " (in the other folds)" * (status == Status.CLASS_ABSENT)
             elif self.weight[*at[-2:]] == 0:
@@ -172,7 +172,7 @@ class CrossValidation:
 
     def __str__(self) -> str:
         repeats, num_folds = self.used.shape[-2:]
-        converged = int(np.sum(np.asarray(self.fits.status) == Status.CONVERGED))
+        converged = int(np.sum(np.asarray(self.fits.usable)))
         unscored = converged - int(self.used.sum())
         lines = [
             f"{num_folds}-fold cross-validation"
@@ -337,7 +337,7 @@ def _scores(
         of_fold = jax.tree.map(lambda a, r=r, k=k: a[:, r, k], params)
         own = jax.device_put((of_fold, index, live), devices[i % len(devices)])
         parts.append(_score(fits.model, copies[i % len(devices)], *own, num_bins=num_bins))
-    good = (np.asarray(fits.status) == Status.CONVERGED).reshape(shape)
+    good = np.asarray(fits.usable).reshape(shape)
 
     def together(*folds: Array) -> Array:
         every = np.stack(folds, axis=1).reshape(*shape, *folds[0].shape[1:])

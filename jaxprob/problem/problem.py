@@ -4,82 +4,30 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial, reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from jaxprob.contract import Certificates, Expectation, Formula, Model, Search, Trait
 from jaxprob.numerics.products import vdot
 from jaxprob.problem.jeffreys import half_log_det
+from jaxprob.problem.rows import Known as Known
+from jaxprob.problem.rows import Rows as Rows
+from jaxprob.problem.rows import Shards as Shards
+from jaxprob.problem.rows import block_bytes as block_bytes
+from jaxprob.problem.rows import take
 
 _MOST_CURVED = 512  # parameters of a model whose information is not derived by hand
-_CORE_CACHE = 1 << 18  # bytes, of one core
-_SHARED_CACHE = 1 << 23  # a part of that of all cores
-_OUT_OF_CACHE = 1 << 27  # far more than that: what is left of one read is gone at the next
-
-
-class Rows(NamedTuple):
-    """The data of n examples."""
-
-    x: Array  # (n, d)
-    y: Array | None  # (n,), None where the model is a density of x alone
-    weights: Array | None  # (n,)
-    offset: Array | None  # (n,) or (n, K)
-
-    @property
-    def examples(self) -> tuple[Array, ...]:
-        """What the functions of a model take as examples."""
-        return (self.x,) if self.y is None else (self.x, self.y)
-
-    @property
-    def extras(self) -> dict[str, Array]:
-        """Keywords for the functions of a model."""
-        return {} if self.offset is None else {"offset": self.offset}
-
-
-class Known(NamedTuple):
-    """What is known of a problem before it is looked at: its information near some point."""
-
-    theta: Array  # (p,)
-    information: Array  # (p, p), minus the Hessian of the log-likelihood
-    spread: Array  # (), log of how many times that at theta it is at most
-
-
-class Shards(NamedTuple):
-    """Rows spread over the devices of one mesh axis."""
-
-    mesh: Mesh
-    axis: str
-
-    @property
-    def count(self) -> int:
-        """How many devices."""
-        return self.mesh.shape[self.axis]
-
-
-def block_bytes(x: Any, shards: Shards | None) -> int | None:
-    """The size of the blocks in which a concrete matrix is best read, see `fused_pass`.
-
-    Args:
-        x: (n, d) array, or its shape and dtype where it will be on the default device.
-        shards: where its rows are, if on several devices.
-    """
-    platform = next(iter(x.devices())).platform if isinstance(x, Array) else jax.default_backend()
-    if platform != "cpu":
-        return None
-    if shards is not None:
-        return _CORE_CACHE
-    return _SHARED_CACHE if x.size * x.dtype.itemsize >= _OUT_OF_CACHE else None
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["data", "l2", "l1", "prior_share", "centre", "hyperparameters"],
+    data_fields=["data", "l2", "l1", "prior_share", "centre", "hyperparameters", "key"],
     meta_fields=["model", "penalised", "shards", "block_bytes", "firth"],
 )
 @dataclass(frozen=True)
@@ -108,6 +56,8 @@ class Problem:
     """(d,) what has been subtracted from the features: vectors theta are of what is left."""
     hyperparameters: tuple | None = None
     """What the model's prior takes from all rows; from those that are here where None."""
+    key: Array | None = None
+    """(2,) uint32, or as the default generator has it: the data of the key for where to start."""
 
     @property
     def offers(self) -> Trait:
@@ -138,7 +88,8 @@ class Problem:
     def start(self) -> Array:
         """(p,) where the model starts."""
         data = self.data
-        start = self.model.init(None, *data.examples, weights=data.weights, **data.extras)
+        key = None if self.key is None else jax.random.wrap_key_data(self.key)
+        start = self.model.init(key, *data.examples, weights=data.weights, **data.extras)
         return ravel_pytree(start)[0].astype(data.x.dtype)
 
     def start_for(self, solver: Any) -> Array:
@@ -455,7 +406,7 @@ class Problem:
         shift = np.random.default_rng(0).integers(0, stretch, size * num_parts)
         index = np.arange(size * num_parts) * stretch + shift
         index = index.reshape(size, num_parts).T.ravel().astype(np.int32)
-        return self._some(lambda data: _take(data, index), index.size / total)
+        return self._some(lambda data: take(data, index), index.size / total)
 
     def part(self, i: Array | int, num_parts: int) -> "Problem":
         """The problem on one of so many stretches of rows, l2 and prior scaled down."""
@@ -489,12 +440,16 @@ class Problem:
             "prior_share": jnp.asarray(so_far * share, dtype) if self.model.prior else None,
         }
 
+    def reweighted(self, weights: Array) -> "Problem":
+        """The problem with other weights, its l2 and prior as they are."""
+        return replace(self.prepared(), data=self.data._replace(weights=weights))
+
     def rows(self, index: Array, live: Array) -> "Problem":
         """The problem on the rows of an index, those not live without weight.
 
         With l2 and prior scaled down.
         """
-        data = _take(self.data, index)
+        data = take(self.data, index)
         weights = live.astype(data.x.dtype)
         weights = weights if data.weights is None else weights * data.weights
         share = jnp.sum(live) / self.data.x.shape[0]
@@ -506,7 +461,3 @@ class Problem:
 def _template(model: Model, shapes: tuple[tuple, ...]) -> Any:
     examples = [jax.ShapeDtypeStruct(*of) for of in shapes]
     return jax.eval_shape(lambda *examples: model.init(None, *examples), *examples)
-
-
-def _take(data: Rows, index: Array | np.ndarray) -> Rows:
-    return jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)

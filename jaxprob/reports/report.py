@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxprob.contract import Model, Status
+from jaxprob.contract import Model, Status, is_usable
 from jaxprob.reports.verdicts import closeness
 from jaxprob.reports.verdicts import reason as reason_of
 
@@ -50,11 +50,12 @@ class Report:
         lines = [f"{self.num_lanes:,} fits"]
         width = max(len(s.name) for s in self.counts)
         lines += [f"  {s.name:<{width}}  {count:>10,}" for s, count in self.counts.items()]
-        if Status.CONVERGED in self.counts:
+        if any(is_usable(status) for status in self.counts):
             least, median, most = self.num_steps
             slope = f", gradient at most {self.grad_norm:.1e}"
+            kind = "converged" if Status.CONVERGED in self.counts else "usable"
             lines.append(
-                f"converged: {least} to {most} steps, median {median:g}; {self.closeness}"
+                f"{kind}: {least} to {most} steps, median {median:g}; {self.closeness}"
                 f"{'' if math.isnan(self.grad_norm) else slope}"
             )
         for lane, status, why in self.failures[:_SHOWN]:
@@ -89,10 +90,10 @@ def report(fits: Any) -> Report:
     directions = flat_params(fits.direction, batch=np.ndim(fits.status))
     failures = tuple(
         Failure(int(i), Status(int(s := status[i])), _reason(fits.model, s, directions[i], names))
-        for i in np.flatnonzero(status != Status.CONVERGED)
+        for i in np.flatnonzero(~is_usable(status))
     )
     found = Counter(int(s) for s in status)
-    converged = status == Status.CONVERGED
+    converged = is_usable(status)
     steps = np.atleast_1d(np.asarray(fits.num_steps)).ravel()[converged]
     gaps, grads = (np.atleast_1d(a).ravel()[converged] for a in (fits.gap, fits.grad_norm))
     some = len(steps) > 0

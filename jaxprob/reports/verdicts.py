@@ -34,6 +34,12 @@ _WORDS = {
         "jaxprob.fit outside of jax.jit says which",
     ),
     Status.COLLAPSED: ("a density has shrunk onto a point", "drop what is constant"),
+    Status.TRAINED: ("training ran as long as it was asked to; nothing is proved", ""),
+    Status.BEST_HELD_OUT: ("the score of held-out examples rises no more", ""),
+    Status.DIVERGED: (
+        "training led to where the objective is not finite",
+        "lower the learning rate, or scale the features",
+    ),
     Status.NON_FINITE: ("the objective overflowed", "scale the features"),
 }
 _NO_PENALTY = {

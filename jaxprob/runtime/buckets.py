@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxprob.data.loading import aligned
+
 _LEAST = 16  # rows
 _PER_OCTAVE = 4
 _MOST_BYTES = 1 << 25  # of what is filled up
@@ -52,7 +54,7 @@ def filled(a: np.ndarray, size: int, value: Any = None) -> np.ndarray:
         >>> filled(np.array([1, 2]), 4).tolist(), filled(np.array([1, 2]), 4, 0).tolist()
         ([1, 2, 1, 1], [1, 2, 0, 0])
     """
-    out = np.empty((size, *a.shape[1:]), a.dtype)
+    out = aligned((size, *a.shape[1:]), a.dtype)
     out[: len(a)] = a
     out[len(a) :] = a[0] if value is None else value
     return out

@@ -1,7 +1,7 @@
 """The best among choices, or what the model's own search among them finds: no gradient, no step.
 
 For models such as trees, whose parameters say which feature is asked where, or a number of
-neighbours (`Model.choose`). The gap to the best of all choices is zero where the model has tried
+neighbours (`contract.Search`). The gap to the best of all choices is zero where the model has tried
 all of them, and infinite where it has not, as with splits chosen one after the other.
 """
 
@@ -29,7 +29,8 @@ class Choice:
     sums = False
     takes_known = False
     takes_start = False
-    needs_proof = False
+    proof = None
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""

@@ -1,7 +1,7 @@
 """The maximum as a formula: one look at the data, and no step.
 
 For models whose likelihood depends on the examples through sums of a fixed size, and whose maximum
-can be written down from these (`Model.closed_form`). The bound on the distance to the optimum is
+can be written down from these (`contract.Formula`). The bound on the distance to the optimum is
 zero: there is nothing between the two but rounding.
 
 Source: Casella and Berger, Statistical Inference, 2002, sections 6.2 and 7.2.2 (sufficient
@@ -32,7 +32,8 @@ class ClosedForm:
     sums = True
     takes_known = False
     takes_start = False
-    needs_proof = False
+    proof = None
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""

@@ -23,6 +23,14 @@ class State(NamedTuple):
     memory: Any  # the solver's own
 
 
+class Progress(NamedTuple):
+    """Where a run is."""
+
+    state: State
+    k: Array  # () int32, the next step
+    num_steps: Array  # () int32, that moved so far
+
+
 class Trace(NamedTuple):
     """The course of a fit: entry k after step k, NaN beyond the last."""
 
@@ -85,8 +93,13 @@ class Solver(Protocol):
         ...
 
     @property
-    def needs_proof(self) -> bool:
-        """Whether the exact Hessian should be asked where the solver's own verdict is open."""
+    def proof(self) -> Trait | None:
+        """What a problem offers of which the exact Hessian is asked where a verdict is open."""
+        ...
+
+    @property
+    def trains(self) -> bool:
+        """Whether a run that ends without a verdict has done what it was asked to."""
         ...
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Any, Array]:
@@ -163,9 +176,27 @@ def is_unproved(evidence: Evidence) -> Array:
     return (evidence.status == Status.MAX_STEPS) | (evidence.status == Status.STALLED)
 
 
-def has_moved(old: State, new: State, k: Array) -> Array:
-    """Whether a step counts: the first one looks at the start, and a last one may only look."""
-    return jnp.any(new.theta != old.theta) & (k > 0)
+def wants_proof(solver: Solver, problem: Problem) -> bool:
+    """Whether the exact Hessian is asked where the solver's own verdict is open."""
+    return solver.proof is not None and solver.proof in problem.offers
+
+
+def advance(
+    solver: Solver, problem: Problem, fixed: Any, progress: Progress, proved: Evidence
+) -> Progress:
+    """One step of a run, the same for every driver: a program of its own, or one of many lanes.
+
+    Args:
+        solver: how to minimise.
+        problem: what.
+        fixed: what `solver.prepare` has made.
+        progress: where the run is.
+        proved: what the data alone say, see `no_optimum`; `no_verdict` for nothing new.
+    """
+    old, k, num_steps = progress
+    state = checked(problem, solver.step(problem, fixed, old, k), proved)
+    counts = (k > 0) & (solver.trains | jnp.any(state.theta != old.theta))  # else it only looked
+    return Progress(state, k + 1, num_steps + counts)
 
 
 def is_open(solver: Solver, state: State, k: Array) -> Array:
@@ -256,14 +287,14 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
     proved = no_optimum(problem)
     empty = jnp.full(solver.max_steps + 1, jnp.nan, theta.dtype)
 
-    def unfinished(carry: tuple) -> Array:
-        state, k, *_ = carry
-        return is_open(solver, state, k)
+    def unfinished(carry: tuple[Progress, Trace | None]) -> Array:
+        progress, _ = carry
+        return is_open(solver, progress.state, progress.k)
 
-    def body(carry: tuple) -> tuple:
-        old, k, steps, course = carry
-        state = checked(problem, solver.step(problem, fixed, old, k), proved)
-        steps += has_moved(old, state, k)
+    def body(carry: tuple[Progress, Trace | None]) -> tuple[Progress, Trace | None]:
+        (_, k, _), course = carry
+        progress = advance(solver, problem, fixed, carry[0], proved)
+        state = progress.state
         doubtful = is_doubtful(solver, problem, state) & (k % 3 == 2)
         state = only_if(doubtful, lambda state: seek(solver, problem, state), state, state)
         if course is not None:
@@ -271,11 +302,11 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
                 course.value.at[k].set(state.value),
                 course.grad_norm.at[k].set(jnp.max(jnp.abs(state.grad))),
             )
-        return state, k + 1, steps, course
+        return progress._replace(state=state), course
 
     zero = jnp.zeros((), jnp.int32)
     course = Trace(empty, empty) if trace else None
-    start = solver.init(problem, fixed, theta), zero, zero, course
-    state, _, steps, course = jax.lax.while_loop(unfinished, body, start)
+    start = Progress(solver.init(problem, fixed, theta), zero, zero), course
+    (state, _, steps), course = jax.lax.while_loop(unfinished, body, start)
     state = solver.finish(problem, fixed, state)
     return Result(state.theta, state.value, state.grad, state.evidence, steps, course)

@@ -68,7 +68,8 @@ class EM:
     sums = False
     takes_known = False
     takes_start = True
-    needs_proof = False
+    proof = None
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Array, Array]:
         """How much of an example the weights are on average."""

@@ -132,7 +132,8 @@ class LBFGS:
     takes_known = False
     takes_start = True
     takes_l1 = False
-    needs_proof = True
+    proof = Trait.CURVED
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Fixed, Array]:
         """Draw a sample of the rows."""

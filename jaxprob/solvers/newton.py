@@ -79,7 +79,8 @@ class Newton:
     takes_known = True
     takes_start = True
     takes_l1 = False
-    needs_proof = True
+    proof = Trait.CURVED
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""

@@ -67,7 +67,8 @@ class Proximal:
     takes_known = False
     takes_start = True
     takes_l1 = True
-    needs_proof = False
+    proof = None
+    trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
         """Nothing to prepare."""

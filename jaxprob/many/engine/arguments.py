@@ -13,7 +13,7 @@ from jaxprob.contract import Classes, Features, Model, Variables
 from jaxprob.data import check_array, check_data, check_scalar
 from jaxprob.data.arrays import OneWarning
 from jaxprob.data.checks import check_takes_offset
-from jaxprob.fit import check_penalties
+from jaxprob.fit import check_penalties, key_data
 from jaxprob.many.engine.keeping import kept
 from jaxprob.many.engine.lanes import Lanes
 from jaxprob.problem.problem import Problem, Rows
@@ -25,6 +25,7 @@ def make_lanes(
     init: Any = None,
     in_axes: Mapping[str, int | None] | None = None,
     *,
+    key: Any = None,
     firth: bool = False,
 ) -> tuple[Lanes, tuple[str, ...] | None]:
     """Check arguments of `fit_many`, and tell what is shared and what is each lane's own.
@@ -34,13 +35,24 @@ def make_lanes(
         given: by name, as the keywords of `fit_many`.
         init: parameters, shared or with a lane axis, or None.
         in_axes: as of `fit_many`.
+        key: for where lanes start, one for all or (B,), or None.
         firth: whether to add Firth's penalty.
 
     Returns:
         Lanes, and the names of the features where x has them.
     """
     with OneWarning():
-        return _lanes(model, given, init, in_axes, firth=firth)
+        lanes, names = _lanes(model, given, init, in_axes, firth=firth)
+        return (lanes if key is None else _with_keys(lanes, key)), names
+
+
+def _with_keys(lanes: Lanes, key: Any) -> Lanes:
+    """Each lane with a key of its own."""
+    many = np.shape(key) == (lanes.size,)
+    data = key_data(key, (lanes.size,) if many else ())
+    if not many:
+        data = jax.random.key_data(jax.random.split(key, lanes.size))
+    return lanes._replace(own={**lanes.own, "key": np.asarray(data)})
 
 
 def _lanes(

@@ -5,7 +5,7 @@ block of lanes takes a step at a time, and hands back those that are not finishe
 so that the time follows the sum of the lanes' steps, and not the slowest lane's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,25 +25,28 @@ from jaxprob.numerics.passes import total
 from jaxprob.problem.problem import Known, Problem
 from jaxprob.runtime.compilation import EagerJit, eager_jit
 from jaxprob.solvers.driver import (
+    Progress,
     Result,
     Solver,
-    State,
+    advance,
     checked,
-    has_moved,
     is_doubtful,
     is_open,
     is_unproved,
     no_optimum,
     no_verdict,
     seek,
+    wants_proof,
 )
 from jaxprob.solvers.newton import judge
+from jaxprob.solvers.plain_newton import plain_newton
 
 _STEPS = 6  # that a block takes at a time, before lanes in doubt are looked at
 _LEFT = 4  # a block is handed back when at most this part of its lanes is unfinished
 _FEW = 8  # lanes, which are run to their end
 _CERTAIN_STEPS = 3  # before separation is suspected
 _DATA = ("x", "y", "weights", "offset")
+_OTHERS = ("l2", "l1", "centre", "key")
 
 
 class Lanes(NamedTuple):
@@ -76,6 +79,7 @@ class Lanes(NamedTuple):
             assert support is not None  # else there would be none
             return taken.astype(support.dtype(self.dtype), copy=False)
         is_number = name in _DATA or self.draw is None or taken.dtype.kind == "f"
+        is_number &= name != "key"
         return taken.astype(self.dtype, copy=False) if is_number else taken
 
     def problem(self, i: int) -> Problem:
@@ -113,14 +117,6 @@ class Common(NamedTuple):
     extra: Any
 
 
-class Progress(NamedTuple):
-    """Where a lane's run is."""
-
-    state: State
-    k: Array  # () int32, the next step
-    num_steps: Array  # () int32, that moved so far
-
-
 class Found(NamedTuple):
     """What is kept of a lane."""
 
@@ -154,7 +150,7 @@ def _on_device(a: Any) -> Array:
 def with_parts(base: Problem, parts: Mapping[str, Any]) -> Problem:
     """The problem of one lane."""
     data = base.data._replace(**{name: parts[name] for name in _DATA if name in parts})
-    others = {name: parts[name] for name in ("l2", "l1", "centre") if name in parts}
+    others = {name: parts[name] for name in _OTHERS if name in parts}
     return replace(base, data=data, **others)
 
 
@@ -232,20 +228,50 @@ def _first(
         fixed, theta = solver.prepare(problem, theta)
         state = solver.start(problem, fixed, theta, known)
         state = checked(problem, state, no_optimum(problem))
-        data, evidence = problem.data, state.evidence
-        rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
-        model = problem.model
-        bad = violations(*rows, variables=model.variables)
-        no_weight = total(problem.example_weights()) == 0
-        enough = suffice(data.x, data.weights, variables=model.variables)
-        status = jnp.where(enough, evidence.status, jnp.int32(Status.SINGULAR))
-        status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), status)
-        status = jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
-        state = state._replace(evidence=evidence._replace(status=status))
+        status = _of_data(problem, unchecked, state.evidence.status)
+        state = state._replace(evidence=state.evidence._replace(status=status))
         return Progress(state, jnp.int32(1), jnp.int32(0))
 
     axes = batch.axes, batch.start_axis, 0
     return jax.vmap(look, in_axes=axes)(batch.problems, batch.starts, batch.known)
+
+
+def _plain(
+    solver: Any, draw: Bind | None, common: Common, own: Any, start: Array | None, live: Array
+) -> Found:
+    """Try plain Newton steps on the lanes of a block, one after another.
+
+    What that leaves open has no verdict, nor has what is wrong with the data of a lane.
+    """
+    del live
+    batch = _batch(draw, common, own, start)
+    unchecked = set(_DATA) & set(own)
+    shared = None if batch.start_axis == 0 else batch.starts
+
+    def one(problem: Problem, theta: Array | None) -> Found:
+        problem = problem.prepared()
+        theta = shared if theta is None else theta
+        theta = problem.start_for(solver) if theta is None else theta
+        result = plain_newton(solver, problem, theta, jnp.int32(0), jnp.int32(solver.max_steps))
+        evidence, open_ = result.evidence, jnp.int32(Status.MAX_STEPS)
+        sound = _of_data(problem, unchecked, no_optimum(problem).status) == open_
+        sound &= evidence.status == Status.CONVERGED
+        evidence = evidence._replace(status=jnp.where(sound, evidence.status, open_))
+        return _found(solver, problem, result._replace(evidence=evidence))
+
+    return batch.map_in_turn(one, batch.starts if batch.start_axis == 0 else None)
+
+
+def _of_data(problem: Problem, unchecked: Container[str], status: Array) -> Array:
+    """() int32: the status, or what is wrong with the lane's own data."""
+    data, variables = problem.data, problem.model.variables
+    rows = [a if a is None or n in unchecked else a[:0] for n, a in data._asdict().items()]
+    bad = violations(*rows, variables=variables)
+    no_weight = total(problem.example_weights()) == 0
+    enough = suffice(data.x, data.weights, variables=variables)
+    status = jnp.where(enough, status, jnp.int32(Status.SINGULAR))
+    status = jnp.where(no_weight, jnp.int32(Status.NO_DATA), status)
+    return jnp.where(bad.invalid, jnp.int32(Status.INVALID_INPUT), status)
 
 
 def _rest(
@@ -275,11 +301,9 @@ def _rest(
         progress, count = carry
 
         def one(problem: Problem, prepared: Any, progress: Progress, is_open: Array) -> Progress:
-            (found, fixed), (old, k, _) = prepared, progress
+            found, fixed = prepared
             problem = replace(problem, hyperparameters=found)
-            unknown = no_verdict(old.theta)  # nothing new is known of the data
-            state = checked(problem, solver.step(problem, fixed, old, k), unknown)
-            new = Progress(state, k + 1, progress.num_steps + has_moved(old, state, k))
+            new = advance(solver, problem, fixed, progress, no_verdict(progress.state.theta))
             return jax.tree.map(partial(jnp.where, is_open), new, progress)
 
         return batch.map(one, prepared, progress, unfinished(progress)), count + 1
@@ -293,7 +317,7 @@ def _rest(
         is_late = k > _CERTAIN_STEPS  # before, a step may be long because the start is far away
         doubtful = is_doubtful(solver, problem, state) & goes_on & is_late
         result = _ended(solver, problem, fixed, progress)
-        unproved = ~goes_on & is_unproved(result.evidence) & solver.needs_proof
+        unproved = ~goes_on & is_unproved(result.evidence) & wants_proof(solver, problem)
         return Block(progress, goes_on, doubtful, unproved, _found(solver, problem, result))
 
     return batch.map(end, prepared, progress)
@@ -428,6 +452,8 @@ def _program(block: Callable[..., Any], *, own_start: bool = True) -> EagerJit:
 
 first = _program(_first, own_start=False)
 """Look at lanes that share where they start, (p,) or None, or have it as a part "theta"."""
+plain = _program(_plain, own_start=False)
+"""Try whether a few Newton steps are enough."""
 rest = _program(_rest)
 """Go on with lanes."""
 proofs = _program(_seek)

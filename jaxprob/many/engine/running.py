@@ -168,7 +168,7 @@ def _bar(total: int, wanted: bool | None) -> Iterator[Any]:
 def _common_start(lanes: Lanes) -> Array | None:
     """(p,) the fit of the mean of some lanes, where that is likely to be near all of them."""
     own, base = lanes.own, lanes.base
-    if lanes.size < _WORTH_A_FIT or base.data.x is None or "y" in own:
+    if lanes.size < _WORTH_A_FIT or base.data.x is None or {"y", "key"} & set(own):
         return None
     parts: dict[str, Array] = {}
     dtype = base.data.x.dtype

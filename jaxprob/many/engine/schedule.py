@@ -1,6 +1,7 @@
 """Run lanes: which of them go together into which block, and what becomes of them."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,8 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprob.contract import Status
 from jaxprob.many.engine import lanes as programs
-from jaxprob.many.engine.lanes import Block, Found, Lanes, Progress, Shape, mesh_of
-from jaxprob.solvers.driver import Solver
+from jaxprob.many.engine.lanes import Block, Found, Lanes, Shape, mesh_of
+from jaxprob.solvers.driver import Progress, Solver
+from jaxprob.solvers.plain_newton import suits
 
 _ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
 _SHARED_LANES = 64  # in such a block, or more: each forms the products of the columns anew
@@ -153,6 +155,8 @@ def in_blocks(lanes: Lanes, num_params: int, shape: Shape) -> Lanes:
 
 
 _PREPARED: set[Any] = set()
+_PLAIN_SECONDS: dict[Any, float] = {}
+_WORTH_COMPILING = 3.0  # seconds, about as long as the programs for any lane take to compile
 
 
 class Run:
@@ -168,7 +172,10 @@ class Run:
         shared = lanes.common, start, solver
         self.common, self.start, self.solver = jax.device_put(shared, self._everywhere)
         self.is_large = _work(lanes) >= _MUCH_WORK
-        self.waiting, self.done = np.arange(0), 0
+        spent = _PLAIN_SECONDS.get(self._key(), 0.0)
+        simple = suits(solver, lanes.problem(0)) and spent < _WORTH_COMPILING
+        self.is_simple = self.tries_plain = simple and not self.is_large
+        self.waiting, self.left, self.done = np.arange(0), np.arange(0), 0
         self.ready, self.doubtful, self.unproved = Pool(), Pool(), Pool()
         self.found: Found | None = None
         self.is_done = np.zeros(lanes.size, bool)
@@ -193,9 +200,13 @@ class Run:
 
     def go(self, lanes: np.ndarray) -> Iterator[int]:
         """Run some lanes to their end; the number of lanes done so far, after each call."""
-        self.waiting = lanes
+        self.waiting, self.tries_plain = lanes, self.is_simple
         at_work: deque[Call] = deque()
+        started = time.perf_counter()
         while True:
+            if self.tries_plain and not (len(self.waiting) or at_work):
+                self._note(time.perf_counter() - started)
+                self.waiting, self.left, self.tries_plain = self.left, self.waiting, False
             while len(at_work) < 2 and (call := self._next_call(idle=not at_work)) is not None:
                 at_work.append(call)
             if not at_work:
@@ -214,24 +225,42 @@ class Run:
             ):
                 if pool.size >= (self.small.size if full else 1):
                     return self._gathered(program, pool, keep)
+            if len(self.waiting) and self.tries_plain:
+                return self._simple()
             if len(self.waiting):
                 return self._fresh()
             if not idle:
                 return None
         return None
 
-    def _prepare(self, started: Progress) -> None:
-        """Compile what goes on with gathered lanes, lest that happens in some later call only."""
+    def _note(self, seconds: float) -> None:
+        """Add what plain steps took to what they have taken, but for the first time, to compile."""
+        before = _PLAIN_SECONDS.get(self._key())
+        _PLAIN_SECONDS[self._key()] = 0.0 if before is None else before + seconds
+
+    def _key(self) -> tuple:
+        """Equal for runs that the same programs do for."""
         arrays = jax.tree.leaves(self.common), self.lanes.own.values()
         shared, own = (tuple((np.shape(a), a.dtype) for a in some) for some in arrays)
         own = tuple((shape[1:], dtype) for shape, dtype in own)
         structure = jax.tree.structure((self.common, self.solver))
-        key = structure, self.lanes.draw, self.small, self.is_large, shared, own
+        return structure, self.lanes.draw, self.small, self.is_large, shared, own
+
+    def _prepare(self, started: Progress) -> None:
+        """Compile what goes on with gathered lanes, lest that happens in some later call only."""
+        key = self._key()
         if key not in _PREPARED:
             index = np.arange(self.small.size)
             some = jax.device_put(_at(jax.device_get(started), index), _spread(self.small))
             self._call(programs.rest, self.small, index[:0], self._own(index, self.small), some)
             _PREPARED.add(key)
+
+    def _simple(self) -> Call:
+        """Lanes that plain Newton steps may do for."""
+        index, self.waiting = self.waiting[: self.shape.size], self.waiting[self.shape.size :]
+        own = self._own(index, self.shape)
+        result = self._call(programs.plain, self.shape, index, own, self.start)
+        return Call(index, result, self._keep_simple)
 
     def _fresh(self) -> Call:
         shape = self.shape if 2 * len(self.waiting) > self.shape.size else self.small
@@ -281,6 +310,11 @@ class Run:
             self.doubtful.put(index, progress, goes_on & doubtful)
             self.unproved.put(index, progress, unproved)
         self._keep(index, block.found, ~goes_on & ~unproved)
+
+    def _keep_simple(self, index: np.ndarray, found: Found) -> None:
+        converged = np.asarray(found.status)[: len(index)] == Status.CONVERGED
+        self._keep(index, found, converged)
+        self.left = np.append(self.left, index[~converged])
 
     def _keep_found(self, index: np.ndarray, found: Found) -> None:
         self._keep(index, found, np.ones(len(index), bool))

@@ -26,7 +26,7 @@ generative classifiers, NIPS 2001.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,6 @@ from jax.flatten_util import ravel_pytree
 from jaxprob.contract import (
     Bind,
     Classes,
-    Estimate,
     Features,
     Formula,
     Geometry,
@@ -56,27 +55,20 @@ from jaxprob.models.bayes.families import (
     check_widths,
     columns_of,
     curve,
-    score,
 )
 from jaxprob.models.bayes.families import Gaussian as Gaussian
 from jaxprob.models.bayes.families import Multinomial as Multinomial
-from jaxprob.numerics import log_softmax, total
-from jaxprob.numerics.products import vdot
+from jaxprob.models.bayes.formula import estimate as estimate
+from jaxprob.models.bayes.formula import merge as merge
+from jaxprob.models.bayes.formula import of_statistics as of_statistics
+from jaxprob.models.bayes.formula import statistics as statistics
+from jaxprob.models.bayes.formula import update as update
+from jaxprob.models.bayes.parameters import Params as Params
+from jaxprob.models.bayes.parameters import Statistics as Statistics
+from jaxprob.models.bayes.parameters import canonical as canonical
+from jaxprob.models.bayes.parameters import parameter_names as parameter_names
+from jaxprob.numerics import log_softmax
 from jaxprob.runtime.compilation import compiled
-
-
-class Params(NamedTuple):
-    """What is fitted: `class_logits` (K,), and parameters of each block of features."""
-
-    class_logits: Array
-    features: tuple[Any, ...]
-
-
-class Statistics(NamedTuple):
-    """All that a fit needs to know of the examples: sums over each class."""
-
-    weight: Array  # (K,) N
-    features: tuple[Any, ...]
 
 
 def init(
@@ -280,119 +272,6 @@ def information(
     return jax.vmap(column, out_axes=1)(jnp.eye(len(theta), dtype=theta.dtype))
 
 
-@compiled("features", "num_classes")
-def statistics(
-    x: Array,
-    y: Array,
-    weights: Array | None = None,
-    *,
-    num_classes: int,
-    features: tuple[Family, ...],
-) -> Statistics:
-    """The sums over each class that a fit needs (equation 3.6).
-
-    Args:
-        x: (n, d) floating.
-        y: (n,) labels in 0..K-1, any integer dtype.
-        weights: (n,) c_i ≥ 0; one each where None.
-        num_classes: K.
-        features: families of blocks of columns.
-
-    Returns:
-        Statistics.
-
-    Example:
-        >>> x, y = jnp.array([[1.0], [3.0]]), jnp.array([1, 1])
-        >>> statistics(x, y, num_classes=2, features=(Gaussian(),)).features[0].mean.tolist()
-        [[0.0], [2.0]]
-    """
-    member = jnp.asarray(y[:, None] == jnp.arange(num_classes)[None, :], x.dtype)
-    member = member if weights is None else weights[:, None] * member
-    parts = tuple(family.statistics(columns_of(family, x), member) for family in features)
-    return Statistics(total(member), parts)
-
-
-def merge(a: Statistics, b: Statistics, *, features: tuple[Family, ...]) -> Statistics:
-    """The statistics of two sets of examples together.
-
-    Args:
-        a: of some examples.
-        b: of others.
-        features: families of blocks of columns.
-
-    Returns:
-        Statistics.
-
-    Example:
-        >>> x, y = jnp.array([[1.0], [3.0]]), jnp.array([0, 0])
-        >>> families = {"num_classes": 1, "features": (Gaussian(),)}
-        >>> one, two = (statistics(x[i : i + 1], y[i : i + 1], **families) for i in (0, 1))
-        >>> merge(one, two, features=(Gaussian(),)).features[0].scatter.tolist()
-        [[2.0]]
-    """
-    parts = zip(features, a.features, b.features, strict=True)
-    return Statistics(a.weight + b.weight, tuple(family.merge(*own) for family, *own in parts))
-
-
-def update(
-    known: Statistics,
-    x: Array,
-    y: Array,
-    weights: Array | None = None,
-    *,
-    features: tuple[Family, ...],
-) -> Statistics:
-    """The statistics with a batch of examples more.
-
-    Args:
-        known: of what came before.
-        x: (n, d) floating.
-        y: (n,) labels in 0..K-1, any integer dtype.
-        weights: (n,) c_i ≥ 0; one each where None.
-        features: families of blocks of columns.
-
-    Returns:
-        Statistics; `estimate` makes parameters of them.
-
-    Example:
-        >>> x, y, features = jnp.array([[1.0], [3.0]]), jnp.array([0, 1]), (Gaussian(),)
-        >>> known = statistics(x, y, num_classes=2, features=features)
-        >>> update(known, x, y, features=features).weight.tolist()
-        [2.0, 2.0]
-    """
-    batch = statistics(x, y, weights, num_classes=len(known.weight), features=features)
-    return merge(known, batch, features=features)
-
-
-def of_statistics(
-    params: Params, known: Statistics, *, features: tuple[Family, ...]
-) -> tuple[Array, Params]:
-    """Log-likelihood and hand-derived gradient (equations 3.6, 3.7) of what is known of examples.
-
-    Args:
-        params: Params.
-        known: statistics of examples.
-        features: families of blocks of columns.
-
-    Returns:
-        () nats, and Params of derivatives.
-
-    Example:
-        >>> features = (Gaussian(),)
-        >>> params = init(None, jnp.zeros((1, 1)), num_classes=1, features=features)
-        >>> x, y = jnp.zeros((1, 1)), jnp.array([0])
-        >>> known = statistics(x, y, num_classes=1, features=features)
-        >>> round(float(of_statistics(params, known, features=features)[0]), 4)
-        -0.9189
-    """
-    log_p = log_softmax(params.class_logits)
-    value = vdot(known.weight, log_p)
-    by_class = score(params.class_logits, known.weight)
-    parts = list(zip(features, params.features, known.features, strict=True))
-    value += sum(family.log_likelihood(*own) for family, *own in parts)
-    return value, Params(by_class, tuple(family.grad(*own) for family, *own in parts))
-
-
 def log_prior(params: Params, *, smoothing: float, features: tuple[Family, ...]) -> Array:
     """The log-prior under which the smoothed fit is the maximum a posteriori, up to a constant.
 
@@ -412,64 +291,6 @@ def log_prior(params: Params, *, smoothing: float, features: tuple[Family, ...])
     parts = zip(features, params.features, strict=True)
     rest = sum(family.log_prior(own) for family, own in parts)
     return smoothing * jnp.sum(log_softmax(params.class_logits)) + rest
-
-
-@compiled("features", "smoothing")
-def estimate(known: Statistics, *, smoothing: float, features: tuple[Family, ...]) -> Estimate:
-    """The maximum a posteriori, of the likelihood where nothing is smoothed.
-
-    Args:
-        known: statistics of examples.
-        smoothing: added to the weight of each class.
-        features: families of blocks of columns.
-
-    Returns:
-        Parameters with a status: COLLAPSED where a Gaussian feature is constant within a class,
-        SEPARATED where a value never occurs and is not smoothed, CLASS_ABSENT where that is a
-        class.
-
-    Example:
-        >>> x, y = jnp.array([[1.0], [3.0]]), jnp.array([0, 0])
-        >>> known = statistics(x, y, num_classes=1, features=(Gaussian(),))
-        >>> made = estimate(known, smoothing=0.0, features=(Gaussian(),))
-        >>> made.params.features[0].mean.tolist(), Status(int(made.status)).name
-        ([[2.0]], 'CONVERGED')
-    """
-    count = known.weight + smoothing
-    empty = known.weight <= 0
-    smooth = smoothing > 0 and all(family.smoothed for family in features)
-    absent = jnp.zeros((), bool) if smooth else jnp.any(empty)
-    logs = jnp.log(jnp.where(count > 0, count, 1.0))
-    made = [family.estimate(own) for family, own in zip(features, known.features, strict=True)]
-    status = jnp.int32(Status.CONVERGED)
-    for family, (_, unbounded, _) in zip(features, made, strict=True):
-        kind = Status.COLLAPSED if isinstance(family, Gaussian) else Status.SEPARATED
-        worse = (status == Status.CONVERGED) | (kind == Status.SEPARATED)
-        status = jnp.where(unbounded & worse, jnp.int32(kind), status)
-    status = jnp.where(absent, jnp.int32(Status.CLASS_ABSENT), status)
-    params = Params(logs - jnp.mean(logs), tuple(own for own, _, _ in made))
-    direction = Params(jnp.zeros_like(logs), tuple(along for _, _, along in made))
-    return Estimate(params, status, direction)
-
-
-def canonical(params: Params, *, features: tuple[Family, ...]) -> Params:
-    """Of the parameters with the same density, those whose logits sum to zero.
-
-    Args:
-        params: Params.
-        features: families of blocks of columns.
-
-    Returns:
-        Params.
-
-    Example:
-        >>> params = Params(jnp.array([1.0, 3.0]), ())
-        >>> canonical(params, features=()).class_logits.tolist()
-        [-1.0, 1.0]
-    """
-    z = params.class_logits
-    parts = zip(features, params.features, strict=True)
-    return Params(z - jnp.mean(z), tuple(family.canonical(own) for family, own in parts))
 
 
 def sample(
@@ -528,35 +349,6 @@ def predict_log_proba(params: Params, x: Array, *, features: tuple[Family, ...])
         (1, 2)
     """
     return log_softmax(_joint(params, x, features))
-
-
-def parameter_names(
-    params: Params, feature_names: tuple[str, ...] | None, *, features: tuple[Family, ...]
-) -> tuple[str, ...]:
-    """A name for each parameter, in the order of `jax.flatten_util.ravel_pytree`.
-
-    Args:
-        params: of one fit.
-        feature_names: of the columns of x, or None.
-        features: families of blocks of columns.
-
-    Returns:
-        (p,), such as "class 0: x1 mean".
-
-    Example:
-        >>> params = init(None, jnp.zeros((1, 1)), num_classes=2, features=(Bernoulli(),))
-        >>> parameter_names(params, ("wet",), features=(Bernoulli(),))
-        ('class 0', 'class 1', 'class 0: wet', 'class 1: wet')
-    """
-    classes = [f"class {k}" for k in range(len(params.class_logits))]
-    names = list(classes)
-    for family, part in zip(features, params.features, strict=True):
-        columns = family.columns or range(family.width(part))
-        own = [feature_names[j] if feature_names else f"x{j}" for j in columns]
-        for leaf, columns_of_leaf in zip(part, family.names(own), strict=True):
-            rows = [""] if jnp.ndim(leaf) == 1 else [f"{name}: " for name in classes]
-            names += [f"{row}{column}" for row in rows for column in columns_of_leaf]
-    return tuple(names)
 
 
 def model(num_classes: int, features: Any = None, *, smoothing: float = 0.0) -> Model:

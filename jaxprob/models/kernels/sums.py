@@ -41,6 +41,17 @@ import numpy as np
 from jax import Array
 
 from jaxprob.models.kernels.arguments import check_factor, check_points
+from jaxprob.models.kernels.blocks import (
+    CAREFUL,
+    Block,
+    Kind,
+    blocked,
+    even,
+    num_sums,
+    numbers,
+    padded,
+    sizes,
+)
 from jaxprob.models.kernels.kernel import (
     COMPACT,
     check_kernel,
@@ -54,13 +65,9 @@ from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.nearest import squared_distances
-from jaxprob.numerics.passes import at_a_time
 from jaxprob.numerics.products import matmul
 from jaxprob.runtime.compilation import compiled
 
-_QUERIES = 512  # at a time
-_PAIRS = 1 << 19  # at a time: 4 MiB in float64 for each temporary array
-_CAREFUL = 1 << 17  # coordinates at a time, of what is done query by query
 _UNROLLED = 8  # columns, up to which a squared distance is written out
 _PRODUCTS = 3  # columns, from which on distances as matrix products are faster
 _LARGE = 80.0  # whose exponential is finite
@@ -77,28 +84,6 @@ class Bandwidth(NamedTuple):
 
     log_scale: Array
     lower: Array
-
-
-class _Block(NamedTuple):
-    """Points: coordinates (b, d), weights (b,), numbers (b,)."""
-
-    x: Array
-    w: Array
-    index: Array
-
-
-class _Kind(NamedTuple):
-    """What sums are of."""
-
-    kernel: str
-    own: bool  # without that of a point and itself
-    order: int
-    full: bool  # whether A is a matrix
-
-    def pairs(self, d: int) -> tuple[np.ndarray, np.ndarray]:
-        """The entries of a second moment: those of the lower triangle, or of the diagonal."""
-        i, j = np.tril_indices(d) if self.full else (np.arange(d), np.arange(d))
-        return i, j
 
 
 def inverse_factor(bandwidth: Bandwidth, d: int) -> Array:
@@ -339,11 +324,11 @@ def _relative_sums(
 ) -> Array:
     """The sums over exp(value), in operations that JAX differentiates without keeping pairs."""
     d = points.shape[1]
-    rows, columns = _sizes(len(queries), len(points), 1 if d <= _UNROLLED else d)
-    blocks = _blocked(_Block(points, w, _numbers(len(points))), columns)
+    rows, columns = sizes(len(queries), len(points), 1 if d <= _UNROLLED else d)
+    blocks = blocked(Block(points, w, numbers(len(points))), columns)
 
     @jax.checkpoint
-    def of_pairs(q: Array, index: Array, value: Array, factor: Array, block: _Block) -> Array:
+    def of_pairs(q: Array, index: Array, value: Array, factor: Array, block: Block) -> Array:
         if d <= _UNROLLED:
             s = _exact_distances(block.x, q, factor)
         else:
@@ -363,13 +348,13 @@ def _relative_sums(
         return jnp.sum(k * block.w[:, None], axis=0)
 
     @jax.checkpoint
-    def of_queries(some: tuple[Array, Array, Array], factor: Array, blocks: _Block) -> Array:
-        def step(so_far: Array, block: _Block) -> tuple[Array, None]:
+    def of_queries(some: tuple[Array, Array, Array], factor: Array, blocks: Block) -> Array:
+        def step(so_far: Array, block: Block) -> tuple[Array, None]:
             return so_far + of_pairs(*some, factor, block), None
 
         return jax.lax.scan(step, jnp.zeros_like(some[2]), blocks)[0]
 
-    some = tuple(_padded(a, rows) for a in (queries, _numbers(len(queries)), value))
+    some = tuple(padded(a, rows) for a in (queries, numbers(len(queries)), value))
     return jax.lax.map(lambda s: of_queries(s, factor, blocks), some).ravel()[: len(queries)]
 
 
@@ -384,10 +369,10 @@ def in_blocks(
     nothing else.
     """
     m, (n, d) = len(queries), points.shape
-    rows, columns = _sizes(m, n, 1)
+    rows, columns = sizes(m, n, 1)
     heaviest = jnp.max(w)
-    blocks = _blocked(_Block(points, w / heaviest, _numbers(n)), columns)
-    kind = _Kind(kernel, own, order, factor.ndim == 2)
+    blocks = blocked(Block(points, w / heaviest, numbers(n)), columns)
+    kind = Kind(kernel, own, order, factor.ndim == 2)
     eps, tiny = jnp.finfo(points.dtype).eps, jnp.finfo(points.dtype).tiny
     products = d >= _PRODUCTS and points.dtype == jnp.float64
     products &= kernel in ("gaussian", "epanechnikov")  # the root of a rounding error is large
@@ -401,7 +386,7 @@ def in_blocks(
         if order == 1 and kernel == "exponential":  # its slope is infinite at a point
             return _careful(q, index, blocks, factor, kind=kind)
 
-        def step(so_far: Array, block: _Block) -> tuple[Array, None]:
+        def step(so_far: Array, block: Block) -> tuple[Array, None]:
             zx = _coordinates(block.x, center, factor)
             if exact:
                 s = _exact_distances(block.x, q, factor)
@@ -409,7 +394,7 @@ def in_blocks(
                 s = _products(zx, zq) if products else squared_distances(zx, zq)
             return so_far + _fast(s, zx, index, block, kind), None
 
-        start = jnp.zeros((_num_sums(kind, d), len(q)), q.dtype)
+        start = jnp.zeros((num_sums(kind, d), len(q)), q.dtype)
         sums = jax.lax.scan(step, start, blocks)[0]
         quick = _about_queries(sums, zq, kind)
         if exact:
@@ -421,14 +406,12 @@ def in_blocks(
             again |= jnp.any(sums[0] < 8 * n * (tiny / eps))
         return if_any(again, partial(_careful, kind=kind), quick, q, index, blocks, factor)
 
-    log_sums, moments = jax.lax.map(
-        of_queries, (_padded(queries, rows), _padded(_numbers(m), rows))
-    )
+    log_sums, moments = jax.lax.map(of_queries, (padded(queries, rows), padded(numbers(m), rows)))
     moments = moments.reshape(log_sums.size, moments.shape[-1])
     return log_sums.ravel()[:m] + jnp.log(heaviest), moments[:m]
 
 
-def _fast(s: Array, zx: Array, index: Array, block: _Block, kind: _Kind) -> Array:
+def _fast(s: Array, zx: Array, index: Array, block: Block, kind: Kind) -> Array:
     """Sums (., b) over a block of points with columns zx (d, b), at squared distances (b, b)."""
     k = shape(s, kind.kernel)
     if kind.own:
@@ -444,7 +427,7 @@ def _fast(s: Array, zx: Array, index: Array, block: _Block, kind: _Kind) -> Arra
     return jnp.concatenate([whole, matmul(features * block.w[None], shape_slope(s, kind.kernel))])
 
 
-def _about_queries(sums: Array, zq: Array, kind: _Kind) -> tuple[Array, Array]:
+def _about_queries(sums: Array, zq: Array, kind: Kind) -> tuple[Array, Array]:
     """What `in_blocks` wants, (b,) and (b, .), from sums about the centre."""
     d, whole = len(zq), sums[0]
     if kind.order == 0:
@@ -460,16 +443,16 @@ def _about_queries(sums: Array, zq: Array, kind: _Kind) -> tuple[Array, Array]:
 
 
 def _careful(
-    q: Array, index: Array, blocks: _Block, factor: Array, *, kind: _Kind
+    q: Array, index: Array, blocks: Block, factor: Array, *, kind: Kind
 ) -> tuple[Array, Array]:
     """What `in_blocks` wants, (b,) and (b, .), one query at a time."""
     d = q.shape[1]
-    flat = _Block(blocks.x.reshape(-1, d), blocks.w.ravel(), blocks.index.ravel())
-    blocks = _blocked(flat, _even(len(flat.w), max(1, _CAREFUL // d)))
+    flat = Block(blocks.x.reshape(-1, d), blocks.w.ravel(), blocks.index.ravel())
+    blocks = blocked(flat, even(len(flat.w), max(1, CAREFUL // d)))
     i, j = kind.pairs(d)
 
     def of_query(one: tuple[Array, Array]) -> tuple[Array, Array]:
-        def step(so_far: tuple, block: _Block) -> tuple[tuple, None]:
+        def step(so_far: tuple, block: Block) -> tuple[tuple, None]:
             top, whole, moments = so_far
             away = one[0][None, :] - block.x
             z = away * factor[None, :] if factor.ndim == 1 else matmul(away, factor.T)
@@ -502,11 +485,6 @@ def _careful(
     return jax.lax.map(of_query, (q, index))
 
 
-def _num_sums(kind: _Kind, d: int) -> int:
-    """How many sums `_fast` makes for each query."""
-    return (1, 2 + d, 1 + d + len(kind.pairs(d)[0]))[kind.order]
-
-
 def _coordinates(x: Array, center: Array, factor: Array) -> Array:
     """The columns A (x - c), (d, b)."""
     away = (x - center[None, :]).T
@@ -530,30 +508,3 @@ def _products(zx: Array, zq: Array) -> Array:
     left = jnp.concatenate([zx, jnp.ones_like(zx[:1]), jnp.sum(zx**2, axis=0)[None]])
     right = jnp.concatenate([-2 * zq, jnp.sum(zq**2, axis=0)[None], jnp.ones_like(zq[:1])])
     return matmul(left.T, right)
-
-
-def _sizes(m: int, n: int, width: int) -> tuple[int, int]:
-    """How many queries and points to take at a time, as even as they come."""
-    rows = _even(m, _QUERIES)
-    return rows, _even(n, max(1, at_a_time(_PAIRS) // (rows * width)))
-
-
-def _even(num: int, most: int) -> int:
-    return -(-num // -(-num // most))
-
-
-def _numbers(num: int) -> Array:
-    return jnp.arange(num, dtype=jnp.int32)
-
-
-def _padded(a: Array, rows: int) -> Array:
-    """Blocks (., rows, ...) of an array, with its last entry again for what is missing."""
-    missing = -len(a) % rows
-    a = jnp.concatenate([a, jnp.broadcast_to(a[-1:], (missing, *a.shape[1:]))]) if missing else a
-    return a.reshape(-1, rows, *a.shape[1:])
-
-
-def _blocked(points: _Block, rows: int) -> _Block:
-    """Blocks of points; what fills the last one up has no weight."""
-    w = jnp.pad(points.w, (0, -len(points.w) % rows)).reshape(-1, rows)
-    return _Block(_padded(points.x, rows), w, _padded(points.index, rows))

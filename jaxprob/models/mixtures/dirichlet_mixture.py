@@ -46,14 +46,11 @@ Source: Blei and Jordan, Variational inference for Dirichlet process mixtures, B
 Gibbs sampling methods for stick-breaking priors, JASA 96, 2001 (the truncation).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 
 from jaxprob.contract import (
     Bind,
@@ -66,62 +63,30 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
-from jaxprob.data.arrays import check_columns
 from jaxprob.models.mixtures import gaussian_mixture
 from jaxprob.models.mixtures.dirichlet import normal_wishart, priors, sticks
+from jaxprob.models.mixtures.dirichlet.density import expected, log_predictive, total_over_blocks
 from jaxprob.models.mixtures.dirichlet.gibbs import Samples as Samples
 from jaxprob.models.mixtures.dirichlet.gibbs import gibbs as gibbs
 from jaxprob.models.mixtures.dirichlet.gibbs import gibbs_log_density as gibbs_log_density
-from jaxprob.models.mixtures.dirichlet.normal_wishart import Components
-from jaxprob.models.mixtures.dirichlet.priors import BaseMeasure, Moments
+from jaxprob.models.mixtures.dirichlet.parameters import Params as Params
+from jaxprob.models.mixtures.dirichlet.parameters import of_components, places
+from jaxprob.models.mixtures.dirichlet.parameters import parameter_names as parameter_names
+from jaxprob.models.mixtures.dirichlet.priors import DEFAULT, BaseMeasure, Moments
 from jaxprob.models.mixtures.dirichlet.priors import weakly_informative as weakly_informative
+from jaxprob.models.mixtures.dirichlet.queries import expected_counts as expected_counts
+from jaxprob.models.mixtures.dirichlet.queries import marginal as marginal
+from jaxprob.models.mixtures.dirichlet.queries import num_used as num_used
+from jaxprob.models.mixtures.dirichlet.queries import responsibilities as responsibilities
 from jaxprob.models.mixtures.dirichlet.settings import check_alpha
+from jaxprob.models.mixtures.dirichlet.steps import about as about
+from jaxprob.models.mixtures.dirichlet.steps import grad_of_statistics as grad_of_statistics
+from jaxprob.models.mixtures.dirichlet.steps import maximise as maximise
+from jaxprob.models.mixtures.dirichlet.steps import statistics as statistics
 from jaxprob.models.mixtures.gaussian_mixture import STARTS, Statistics
-from jaxprob.numerics import logsumexp, softmax
-from jaxprob.numerics.components import outer_moments, over_blocks, shares, weighted_total
-from jaxprob.numerics.passes import at_a_time
+from jaxprob.numerics import logsumexp
+from jaxprob.numerics.components import shares, weighted_total
 from jaxprob.runtime.compilation import compiled
-
-_DEFAULT = BaseMeasure()
-_BLOCK_ELEMENTS = 25_000  # examples × components that are looked at at a time
-
-
-class Params(NamedTuple):
-    """What is fitted: the densities q of equation D.11.
-
-    Attributes:
-        sticks: (T - 1, 2) log a, log b of v ~ Beta(a, b), in the order in which they are broken.
-        concentration: (2,) log w₁, log w₂ of α ~ Gamma(w₁, w₂); (0,) where α is a number.
-        components: normal-inverse-Wishart densities of means and precisions.
-
-    The properties are what people want to see; for many fits with the lanes in front.
-    """
-
-    sticks: Array
-    concentration: Array
-    components: Components
-
-    @property
-    def weights(self) -> Array:
-        """The expected probabilities E[π] (..., T) of the components."""
-        return jnp.exp(_of_components(sticks.log_expected_weights(self.sticks), self))
-
-    @property
-    def means(self) -> Array:
-        """The expected means (..., T, d)."""
-        return self.components.means
-
-    @property
-    def covariances(self) -> Array:
-        """The inverse of the expected precisions (..., T, d, d)."""
-        return self.components.covariances
-
-    @property
-    def alpha(self) -> Array:
-        """The expected α (...), where it is learned."""
-        if self.concentration.shape[-1] == 0:
-            raise ValueError("alpha: it is a number of the model's, and has not been learned")
-        return jnp.exp(self.concentration[..., 0] - self.concentration[..., 1])
 
 
 def init(
@@ -130,7 +95,7 @@ def init(
     weights: Array | None = None,
     *,
     num_components: int,
-    prior: BaseMeasure = _DEFAULT,
+    prior: BaseMeasure = DEFAULT,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
     start: str = "k-means++",
@@ -176,7 +141,7 @@ def init(
         as_before,
     )
     of_alpha = jnp.log(jnp.asarray([] if alpha is not None else alpha_prior, x.dtype))
-    by_place = sums.weight[_places(components.log_count)]
+    by_place = sums.weight[places(components.log_count)]
     broken = sticks.update(by_place, sticks.mean_alpha(of_alpha, alpha))
     of_alpha = of_alpha if alpha is not None else sticks.update_concentration(broken, alpha_prior)
     return Params(broken, of_alpha, components)
@@ -198,7 +163,7 @@ def log_prob(params: Params, x: Array) -> Array:
         >>> round(float(jnp.exp(log_prob(params, jnp.ones(1)))), 4)
         0.2757
     """
-    return logsumexp(_log_predictive(params, x[None])[:, 0])
+    return logsumexp(log_predictive(params, x[None])[:, 0])
 
 
 @compiled()
@@ -220,9 +185,9 @@ def log_likelihood(params: Params, x: Array, weights: Array | None = None) -> Ar
     """
 
     def of_block(x: Array, c: Array) -> Array:
-        return weighted_total(c, shares(_log_predictive(params, x))[1])
+        return weighted_total(c, shares(log_predictive(params, x))[1])
 
-    return _over_blocks(of_block, params, x, weights)
+    return total_over_blocks(of_block, params, x, weights)
 
 
 @compiled()
@@ -244,16 +209,16 @@ def bound(params: Params, x: Array, weights: Array | None = None) -> Array:
     """
 
     def of_block(x: Array, c: Array) -> Array:
-        return weighted_total(c, shares(_expected(params, x))[1])
+        return weighted_total(c, shares(expected(params, x))[1])
 
-    return _over_blocks(of_block, params, x, weights)
+    return total_over_blocks(of_block, params, x, weights)
 
 
 def log_prior(
     params: Params,
     moments: Moments | None = None,
     *,
-    prior: BaseMeasure = _DEFAULT,
+    prior: BaseMeasure = DEFAULT,
     alpha: float | None = None,
     alpha_prior: tuple[float, float] = (1.0, 1.0),
 ) -> Array:
@@ -323,115 +288,6 @@ def elbo(
     return bound(params, x, weights) + against
 
 
-@compiled()
-def statistics(params: Params, x: Array, weights: Array | None = None) -> tuple[Array, Statistics]:
-    """`bound`, and the sums N, f, S about the components' means; those of batches add up.
-
-    Args:
-        params: Params.
-        x: (n, d) floating.
-        weights: (n,) c_i ≥ 0; one each where None.
-
-    Returns:
-        () nats, and Statistics.
-
-    Example:
-        >>> x = jnp.array([[0.0], [2.0]])
-        >>> statistics(init(None, x, num_components=1), x)[1].weight.tolist()
-        [2.0]
-    """
-
-    def of_block(x: Array, c: Array) -> tuple[Array, Statistics]:
-        member, each = shares(_expected(params, x))
-        member = member if weights is None else member * c[None, :]
-        first, second = outer_moments(member, x, params.means)
-        return weighted_total(c, each), Statistics(jnp.sum(member, axis=1), first, second)
-
-    return _over_blocks(of_block, params, x, weights)
-
-
-def grad_of_statistics(params: Params, known: Statistics) -> Params:
-    """The gradient of `bound`, derived by hand: see `normal_wishart` and `sticks`.
-
-    Args:
-        params: Params with which the sums were made.
-        known: Statistics.
-
-    Returns:
-        Params, nats per unit of each parameter.
-
-    Example:
-        >>> x = jnp.array([[0.0], [2.0]])
-        >>> params = init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
-        >>> slope = grad_of_statistics(params, statistics(params, x)[1])
-        >>> round(float(slope.components.means[0, 0]), 4)
-        0.5455
-    """
-    return Params(
-        sticks.grad_expected(params.sticks, known.weight[_places(params.components.log_count)]),
-        jnp.zeros_like(params.concentration),
-        normal_wishart.grad_expected(params.components, *known),
-    )
-
-
-def maximise(
-    params: Params,
-    known: Statistics,
-    moments: Moments | None = None,
-    *,
-    prior: BaseMeasure = _DEFAULT,
-    alpha: float | None = None,
-    alpha_prior: tuple[float, float] = (1.0, 1.0),
-) -> tuple[Params, Array]:
-    """A step of coordinate ascent: sticks, then α, and the components (equations D.2, D.8).
-
-    Args:
-        params: Params with which the sums were made.
-        known: Statistics.
-        moments: of all examples, where the prior follows them.
-        prior: of the components.
-        alpha: α, or None where it is learned.
-        alpha_prior: s₁ and s₂.
-
-    Returns:
-        Params, and () int32: COLLAPSED, or MAX_STEPS where there is something to go on with.
-
-    Example:
-        >>> x = jnp.array([[0.0], [3.0]])
-        >>> params = init(None, x, num_components=1)
-        >>> maximise(params, statistics(params, x)[1], priors.moments(x))[0].means.tolist()
-        [[1.5]]
-    """
-    components, regular = normal_wishart.update(prior, params.means, *known, moments)
-    by_place = known.weight[_places(components.log_count)]
-    broken = sticks.update(by_place, sticks.mean_alpha(params.concentration, alpha))
-    of_alpha = params.concentration
-    if alpha is None:
-        of_alpha = sticks.update_concentration(broken, alpha_prior)
-    status = jnp.where(jnp.all(regular), jnp.int32(Status.MAX_STEPS), jnp.int32(Status.COLLAPSED))
-    return Params(broken, of_alpha, components), status
-
-
-def about(params: Params, known: Statistics, new: Params) -> Statistics:
-    """The same sums about the means of other parameters.
-
-    Args:
-        params: Params with which the sums were made.
-        known: Statistics.
-        new: Params.
-
-    Returns:
-        Statistics.
-
-    Example:
-        >>> x = jnp.array([[0.0], [3.0]])
-        >>> params = init(None, x, num_components=1, prior=BaseMeasure(0.0, scale=1.0))
-        >>> about(params, statistics(params, x)[1], params).first.tolist()
-        [[1.0]]
-    """
-    return gaussian_mixture.about(params.components, known, new.components)  # pyright: ignore[reportArgumentType]
-
-
 def sample(params: Params, key: Array, num: int) -> Array:
     """Draw further examples (equation D.12).
 
@@ -449,7 +305,7 @@ def sample(params: Params, key: Array, num: int) -> Array:
         (3, 1)
     """
     of_component, of_example = jax.random.split(key)
-    log_weights = _of_components(sticks.log_expected_weights(params.sticks), params)
+    log_weights = of_components(sticks.log_expected_weights(params.sticks), params)
     index = jax.random.categorical(of_component, log_weights, shape=(num,))
     return normal_wishart.draw(params.components, of_example, index)
 
@@ -471,132 +327,8 @@ def predict_log_proba(params: Params, x: Array) -> Array:
         >>> jnp.argmax(predict_log_proba(params, x), axis=1).tolist()
         [1, 0]
     """
-    joint = _expected(params, x).T
+    joint = expected(params, x).T
     return joint - logsumexp(joint)[:, None]
-
-
-@compiled()
-def responsibilities(params: Params, x: Array) -> Array:
-    """The probabilities r_k(x) that examples belong to each component (equation D.10).
-
-    Args:
-        params: Params.
-        x: (n, d) floating.
-
-    Returns:
-        (n, T), with rows that add up to one.
-
-    Example:
-        >>> x = jnp.array([[0.0], [2.0]])
-        >>> responsibilities(init(None, x, num_components=1), x).tolist()
-        [[1.0], [1.0]]
-    """
-    return softmax(_expected(params, x).T)
-
-
-def marginal(params: Params, columns: Sequence[int]) -> Params:
-    """What is fitted of some of the columns.
-
-    Args:
-        params: Params.
-        columns: which, in this order.
-
-    Returns:
-        Params, whose density is the marginal one.
-
-    Raises:
-        ValueError: where a column does not exist or is named twice.
-
-    Example:
-        >>> params = init(None, jnp.array([[0.0], [2.0]]), num_components=1, alpha=1.0)
-        >>> marginal(params, [0]).means.tolist()
-        [[1.0]]
-    """
-    index = check_columns("columns", columns, params.means.shape[1])
-    return params._replace(components=normal_wishart.marginal(params.components, index))
-
-
-def expected_counts(params: Params, x: Array, weights: Array | None = None) -> Array:
-    """The numbers N_k of examples that each component is expected to have.
-
-    Args:
-        params: Params.
-        x: (n, d) floating.
-        weights: (n,) c_i ≥ 0; one each where None.
-
-    Returns:
-        (T,), which add up to the sum of the weights.
-
-    Example:
-        >>> x = jnp.array([[0.0], [2.0]])
-        >>> expected_counts(init(None, x, num_components=1), x).tolist()
-        [2.0]
-    """
-    return statistics(params, x, weights)[1].weight
-
-
-def num_used(
-    params: Params, x: Array, weights: Array | None = None, *, threshold: float = 1.0
-) -> Array:
-    """The number of components in use: those with N_k of at least a threshold.
-
-    Args:
-        params: Params.
-        x: (n, d) floating.
-        weights: (n,) c_i ≥ 0; one each where None.
-        threshold: in examples; one where not given.
-
-    Returns:
-        () int32.
-
-    Raises:
-        ValueError: for a threshold that is no positive number, or one that no component can reach
-            since all weights together do not.
-
-    Example:
-        >>> x = jnp.array([[0.0], [9.0]])
-        >>> int(num_used(init(None, x, num_components=2), x, threshold=0.9))
-        2
-    """
-    if not threshold > 0:
-        raise ValueError(f"threshold: expected a positive number of examples, got {threshold}")
-    if weights is not None and not isinstance(weights, Tracer):
-        most = float(jnp.sum(weights))
-        if not threshold < most:
-            raise ValueError(
-                f"threshold: expected less than the {most:g} examples that the weights sum to, got "
-                f"{threshold}; jp.data.normalised_weights(weights) sums to the number of examples"
-            )
-    return jnp.sum(expected_counts(params, x, weights) >= threshold, dtype=jnp.int32)
-
-
-def parameter_names(params: Params, feature_names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """A name for each parameter, in the order of `jax.flatten_util.ravel_pytree`.
-
-    Args:
-        params: of one fit.
-        feature_names: of the columns of x, or None.
-
-    Returns:
-        (p,), such as "component 0: x1 mean".
-
-    Example:
-        >>> parameter_names(init(None, jnp.zeros((2, 1)), num_components=1), None)[2]
-        'component 0: x0 mean'
-    """
-    t, d = params.means.shape
-    x = feature_names or tuple(f"x{j}" for j in range(d))
-    every = [f"component {k}: " for k in range(t)]
-    pairs = [f"{x[e]} on {x[j]}" for e, j in zip(*np.tril_indices(d, -1), strict=True)]
-    return (
-        *(f"stick {k}: log {name}" for k in range(t - 1) for name in ("taken", "left")),
-        *(f"alpha: log {name}" for name in ("shape", "rate")[: len(params.concentration)]),
-        *(f"{name}{column} mean" for name in every for column in x),
-        *(f"{name}log count" for name in every),
-        *(f"{name}log degrees" for name in every),
-        *(f"{name}{column} log scale" for name in every for column in x),
-        *(f"{name}{pair}" for name in every for pair in pairs),
-    )
 
 
 def model(
@@ -670,34 +402,3 @@ _REASONS = (
     ),
     *priors.REASONS,
 )
-
-
-def _places(log_count: Array) -> Array:
-    """(..., T) which component's stick is broken when: the larger ones first, the last one last."""
-    last = jnp.full_like(log_count[..., -1:], -jnp.inf)
-    return jnp.argsort(-jnp.concatenate([log_count[..., :-1], last], axis=-1), axis=-1)
-
-
-def _of_components(by_place: Array, params: Params) -> Array:
-    """(..., T) what belongs to sticks, for the components that have them."""
-    place = jnp.argsort(_places(params.components.log_count), axis=-1)
-    return jnp.take_along_axis(by_place, place, axis=-1)
-
-
-def _expected(params: Params, x: Array) -> Array:
-    """(T, n) ρ of equation D.10."""
-    log_weights = _of_components(sticks.expected_log_weights(params.sticks), params)
-    return log_weights[:, None] + normal_wishart.expected_log_density(params.components, x)
-
-
-def _log_predictive(params: Params, x: Array) -> Array:
-    """(T, n) the terms of equation D.12."""
-    log_weights = _of_components(sticks.log_expected_weights(params.sticks), params)
-    return log_weights[:, None] + normal_wishart.log_predictive(params.components, x)
-
-
-def _over_blocks(
-    fn: Callable[[Array, Array], Any], params: Params, x: Array, weights: Array | None
-) -> Any:
-    block = max(1, at_a_time(_BLOCK_ELEMENTS) // len(params.means))
-    return over_blocks(fn, x, weights, block)

@@ -135,7 +135,7 @@ def chord_bound(
     value: Array,
     grad: Array,
     moved: Array,
-    factor: Any,
+    factor: Factor | Inverse,
     apart: Array,
     *,
     family: Family,
@@ -153,7 +153,7 @@ def chord_bound(
         value: () the objective there.
         grad: (p,) its gradient there.
         moved: (p,) theta less the point of the Hessian.
-        factor: a `Factor` of that Hessian.
+        factor: of that Hessian.
         apart: ().
         family: what y is, given its logits.
 
@@ -164,7 +164,7 @@ def chord_bound(
     squares = vdot(grad, factor.solve(grad))
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     most = _of_columns(problem.unravel(theta), columns, jnp.ones((), theta.dtype))
-    lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * jnp.sum(factor.inverse**2))
+    lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * factor.largest())
     spread = growth * lengths * jnp.sqrt(jnp.maximum(squares, 0.0))
     sound = (spread <= -_LEAST_E) & factor.untouched() & ~factor.singular()
     reach, noise = _hidden(problem, theta, value, factor, family)

@@ -55,6 +55,9 @@ class BaseMeasure:
         return float(d) if self.degrees is None else self.degrees
 
 
+DEFAULT = BaseMeasure()
+
+
 class Moments(NamedTuple):
     """What a prior can take from the examples (equation D.17)."""
 
@@ -160,7 +163,7 @@ def for_columns(
     if prior.follows and moments is None:
         raise ValueError(
             "prior: expected location and scale as numbers, or the moments of the examples "
-            "(`Model.hyperparameters`), which it follows, got neither"
+            "(`Prior.hyperparameters`), which it follows, got neither"
         )
     if prior.location is None:
         assert moments is not None  # as just checked

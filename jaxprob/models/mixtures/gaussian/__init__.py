@@ -1,0 +1,1 @@
+"""Parts of Gaussian mixtures: parameters, sums, starts, what is asked of a fit."""
