@@ -76,8 +76,8 @@ class Fit:
         objective: () nats, what was maximised: the log-likelihood, or the evidence lower bound of
             models that have one, less penalties and with the logarithm of the prior.
         gap: () nats, how far the objective is from its maximum; infinite where nothing is known.
-            For models with certificates (logistic and softmax regression) a proved bound that
-            holds in spite of rounding, zero for formulas and for searches that compared all
+            For models with certificates (logistic, softmax and Poisson regression) a proved bound
+            that holds in spite of rounding, zero for formulas and for searches that compared all
             choices. Otherwise, with latent variables, Firth's penalty, densities made of the
             examples and models of your own without certificates, it is an estimate, and about a
             maximum near the start.

@@ -48,7 +48,7 @@ def fit_many(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features, or (B, n, d).
-        y: (n,) labels 0..K-1, or (B, n); none for a density of x alone.
+        y: (n,) labels 0..K-1, counts or numbers, or (B, n); none for a density of x alone.
         in_axes: for arguments by name, where the lane axis is if not the first, None for shared:
             `{"weights": 1}` for weights (n, B).
         weights: (n,) of the examples, or (B, n).

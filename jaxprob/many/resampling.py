@@ -230,7 +230,7 @@ def bootstrap(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         key: a typed PRNG key.
         num_replicates: B.
         scheme: "multinomial", "poisson" or "bayesian", see the module.
@@ -420,7 +420,7 @@ def jackknife(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         weights: (n,) of the examples.
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0.

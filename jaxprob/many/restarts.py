@@ -122,7 +122,7 @@ def restarts(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         key: a typed PRNG key.
         num_starts: B.
         scale: the standard deviation of the noise in each parameter; where None, none for models

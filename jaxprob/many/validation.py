@@ -235,11 +235,11 @@ def cross_validate(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         key: a typed PRNG key, for dealing the examples into folds; None where `folds` is given.
         num_folds: K.
         repeats: R, how often they are dealt anew.
-        stratified: whether each fold gets its share of every class.
+        stratified: whether each fold gets its share of every class, where y is labels.
         groups: (n,) of any type: examples of a group stay together.
         folds: (n,) or (R, n) the fold of each example, 0..K-1, instead of dealing them.
         weights: (n,) of the examples, in fits and scores.

@@ -30,7 +30,7 @@ _WORDS = {
     ),
     Status.NO_DATA: ("all weights are zero", "give some example a positive one"),
     Status.INVALID_INPUT: (
-        "labels, weights or features are out of their range",
+        "y, weights or features are out of their range",
         "jaxprob.fit outside of jax.jit says which",
     ),
     Status.COLLAPSED: ("a density has shrunk onto a point", "drop what is constant"),
