@@ -245,7 +245,8 @@ def eigh(a: Array) -> tuple[Array, Array]:
 @sequential_vmap
 def svd(a: Array) -> tuple[Array, Array, Array]:
     """Singular values and vectors U, s, Vᵀ of a matrix (p, q), of many one after another."""
-    return jnp.linalg.svd(a, full_matrices=False)
+    left, values, right = jnp.linalg.svd(a, full_matrices=False)
+    return left, values, right
 
 
 @sequential_vmap

@@ -234,7 +234,8 @@ def checked(problem: Problem, state: State, proved: Evidence) -> State:
     status = jnp.where(hopeless, proved.status, old.status)
     status = jnp.where(finite, status, jnp.int32(infinite))
     gap = jnp.where(hopeless | ~finite, jnp.inf, old.gap)
-    direction = jnp.where(hopeless, proved.direction, old.direction)
+    given = hopeless & jnp.any(proved.direction != 0)
+    direction = jnp.where(given, proved.direction, old.direction)
     return state._replace(evidence=Evidence(status, gap, direction))
 
 

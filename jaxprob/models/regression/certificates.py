@@ -235,7 +235,7 @@ def _hidden(
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     logit = family.largest_logit(problem, params, columns)
     of_residuals, of_means = family.masses(problem, theta, value)
-    sums = _of_columns(params, 4 * eps * columns, 4 * eps)
+    sums = _of_columns(params, 4 * eps * columns, jnp.asarray(4 * eps, theta.dtype))
     pushed = _probes(factor, sums)
     reach = (1 + logit) * jnp.max(jax.vmap(partial(_most_spread, problem))(pushed))
     reach = jnp.maximum(of_residuals, of_means) * reach

@@ -168,7 +168,8 @@ class Rates:
         """As they are."""
         rate, c = jnp.exp(self._log_rate(problem, theta)), problem.example_weights()
         residual = jnp.abs(problem.data.y - rate)
-        return tuple(jnp.sum(jnp.where(c > 0, c * a, 0.0)) for a in (residual, rate))
+        some = jnp.where(c > 0, c * residual, 0.0)
+        return jnp.sum(some), jnp.sum(jnp.where(c > 0, c * rate, 0.0))
 
     def roughness(self, problem: Any, theta: Array) -> Array:
         """Of the residual, and of the rate."""
