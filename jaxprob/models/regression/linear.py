@@ -20,8 +20,9 @@ means m of x and of y - o, and the triangular root R of the scatter about them,
 
     RᵀR = Σ c (a - m)(a - m)ᵀ,        a = (x, y - o)
 
-by Householder's reflections, which keep the digits that squares lose. Two sets of examples make one
-by the root of both roots and of the row √(C₁ C₂ / (C₁ + C₂)) (m₁ - m₂)ᵀ (Chan's formula). Then
+found so that it keeps the digits that squares lose (`jaxprob.numerics.linalg.triangular_root`). Two
+sets of examples make one by the root of both roots and of the row √(C₁ C₂ / (C₁ + C₂)) (m₁ - m₂)ᵀ
+(Chan's formula). Then
 
     Σ c (y - μ)² = ‖R (-w, 1)‖² + C (m_y - mᵀw - b)²
 
@@ -56,11 +57,11 @@ from jaxprob.contract import (
 from jaxprob.models.regression import predictors
 from jaxprob.numerics import fused_pass, matvec, rmatvec, total
 from jaxprob.numerics.control import only_if
-from jaxprob.numerics.linalg import inverse_of_upper, qr_root, svd
+from jaxprob.numerics.linalg import inverse_of_upper, svd, triangular_root
 from jaxprob.numerics.products import matmul, vdot
 
 _LOG_ROOT = math.log(2 * math.pi) / 2
-_OF_SUMS = 16  # times ε times the lengths of columns: what is as small is nothing but rounding
+_OF_SUMS = 16  # times ε d times the lengths of columns: what is as small is nothing but rounding
 _OF_DATA = 2  # times ε times the numbers as they were given: the same
 
 
@@ -357,7 +358,7 @@ def statistics(
     of_y = jnp.abs(y) if offset is None else jnp.maximum(jnp.abs(y), jnp.abs(offset))
     sizes = jnp.concatenate([jnp.abs(given), of_y[:, None]], axis=1)
     largest = jnp.max(jnp.where((c > 0)[:, None], sizes, 0.0), axis=0, initial=0.0)
-    return Sums(weight, mean + rest, qr_root(rows), largest)
+    return Sums(weight, mean + rest, triangular_root(rows), largest)
 
 
 def merge(a: Sums, b: Sums) -> Sums:
@@ -379,7 +380,7 @@ def merge(a: Sums, b: Sums) -> Sums:
     share = b.weight / jnp.where(weight > 0, weight, 1.0)
     apart = b.mean - a.mean
     row = jnp.sqrt(a.weight * share) * apart
-    root = qr_root(jnp.concatenate([a.root, b.root, row[None, :]]))
+    root = triangular_root(jnp.concatenate([a.root, b.root, row[None, :]]))
     return Sums(weight, a.mean + share * apart, root, jnp.maximum(a.largest, b.largest))
 
 
@@ -402,7 +403,9 @@ def estimate(known: Sums, *, bias: bool = True) -> Estimate:
     eps, tiny = jnp.finfo(known.root.dtype).eps, jnp.finfo(known.root.dtype).tiny
     root, width = known.root, max(1, len(known.root) - 1)
     if not bias:
-        root = qr_root(jnp.concatenate([root, (jnp.sqrt(known.weight) * known.mean)[None, :]]))
+        root = triangular_root(
+            jnp.concatenate([root, (jnp.sqrt(known.weight) * known.mean)[None, :]])
+        )
     lengths = _lengths(root)
     rounding = _OF_DATA * eps * jnp.sqrt(known.weight) * known.largest
     alive = lengths > rounding
@@ -410,7 +413,7 @@ def estimate(known: Sums, *, bias: bool = True) -> Estimate:
     root = jnp.where(alive, root / scale[None, :], 0.0)
     features, wanted = root[:-1, :-1], root[:-1, -1]
     of_data = jnp.sum(jnp.where(alive, rounding / scale, 0.0)[:-1] ** 2)
-    least = _OF_SUMS * eps * width**0.5 + jnp.sqrt(of_data)  # singular values as small are zero
+    least = _OF_SUMS * eps * width + jnp.sqrt(of_data)  # singular values as small are zero
     inverse = inverse_of_upper(features)
     regular = jnp.sum(inverse**2) * least**2 < 1
 
@@ -428,7 +431,7 @@ def estimate(known: Sums, *, bias: bool = True) -> Estimate:
     length = jnp.sqrt(root[-1, -1] ** 2 + jnp.sum(unmet**2)) * scale[-1]  # of the residuals
     w = w * scale[-1] / scale[:-1]
     made_of = lengths[-1] + vdot(jnp.abs(w), lengths[:-1])
-    collapsed = length <= _OF_SUMS * eps * made_of + rounding[-1]
+    collapsed = length <= _OF_SUMS * eps * width * made_of + rounding[-1]
     length = jnp.where(collapsed, jnp.maximum(length, rounding[-1]), length)
     count = jnp.where(known.weight > 0, known.weight, 1.0)
     log_scale = jnp.log(jnp.maximum(length, tiny)) - jnp.log(count) / 2
