@@ -54,7 +54,7 @@ def stirling_remainder(z: Array) -> Array:
 
     Example:
         >>> round(float(stirling_remainder(jnp.array(10.0))), 6)
-        0.00833
+        0.008331
     """
     square, value = 1 / (z * z), jnp.zeros_like(z)
     for term in reversed(_STIRLING):
