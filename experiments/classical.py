@@ -10,8 +10,8 @@ one start; and a hundred starts of one to eight components, in one call against 
 with scikit-learn's tolerance of 1e-3 nats per example); dirichlet (a mixture of a Dirichlet
 process: so many steps from the same start, and until the bound changes as little); kernels (exact
 log-densities; the bandwidth by leaving out, against statsmodels; a grid by Fourier transforms,
-against KDEpy; and memory); neighbours (log-densities); trees (one of depth 6, on histograms,
-against all thresholds; and a forest of a hundred, against one on all cores).
+against KDEpy; and memory); neighbours (log-densities); trees (one of depth 6,
+both of all thresholds; and a forest of a hundred, against one on all cores).
 
 Times are medians after a warm-up, ours and theirs in turn. Each row says how far the parameters of
 the two are apart, relative to their size, or for the search of mixtures by how many nats our best

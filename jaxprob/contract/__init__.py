@@ -12,10 +12,10 @@ from jaxprob.contract.objective import Objective as Objective
 from jaxprob.contract.objective import likelihood_of as likelihood_of
 from jaxprob.contract.proofs import Certificates as Certificates
 from jaxprob.contract.proofs import Point as Point
+from jaxprob.contract.routes import Chosen as Chosen
 from jaxprob.contract.routes import Estimate as Estimate
 from jaxprob.contract.routes import Expectation as Expectation
 from jaxprob.contract.routes import Formula as Formula
-from jaxprob.contract.routes import Found as Found
 from jaxprob.contract.routes import Search as Search
 from jaxprob.contract.status import Evidence as Evidence
 from jaxprob.contract.status import Status as Status

@@ -54,7 +54,7 @@ class Expectation:
     trait = Trait.EXPECTATION
 
 
-class Found(NamedTuple):
+class Chosen(NamedTuple):
     """What a search among choices found, rather than numbers that a gradient leads to."""
 
     params: Any
@@ -66,7 +66,7 @@ class Found(NamedTuple):
 class Search:
     """A search among choices, such as the cuts of a tree; by `jaxprob.solvers.choice`."""
 
-    search: Callable[..., Found]
+    search: Callable[..., Chosen]
     """(x, y, weights) -> what is best among the choices, or what a search among them finds."""
 
     trait = Trait.SEARCH

@@ -19,7 +19,7 @@ from jaxprob.solvers.driver import State, blank
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
-class Choice:
+class ChooseBest:
     """`choice`, which has no settings."""
 
     max_steps = 0
@@ -30,6 +30,7 @@ class Choice:
     takes_known = False
     takes_start = False
     proof = None
+    takes_plain_steps = False
     trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
@@ -58,7 +59,7 @@ class Choice:
         return state
 
 
-def choice() -> Choice:
+def choice() -> ChooseBest:
     """What a model's own search finds, for models that have one: their default in `jaxprob.fit`.
 
     Returns:
@@ -68,4 +69,4 @@ def choice() -> Choice:
         >>> choice() == choice()
         True
     """
-    return Choice()
+    return ChooseBest()

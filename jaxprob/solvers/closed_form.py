@@ -33,6 +33,7 @@ class ClosedForm:
     takes_known = False
     takes_start = False
     proof = None
+    takes_plain_steps = False
     trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:

@@ -98,6 +98,11 @@ class Solver(Protocol):
         ...
 
     @property
+    def takes_plain_steps(self) -> bool:
+        """Whether `jaxprob.solvers.plain_newton` finds what it would, where nothing goes wrong."""
+        ...
+
+    @property
     def trains(self) -> bool:
         """Whether a run that ends without a verdict has done what it was asked to."""
         ...

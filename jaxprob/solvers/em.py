@@ -46,7 +46,7 @@ _SLOWEST = 0.999999  # rate that is believed
 DEFAULT_TOL = {"float64": 1e-6, "float32": 1e-2}
 
 
-class Memory(NamedTuple):
+class EMMemory(NamedTuple):
     """Of the last step."""
 
     known: Any  # sums of what is expected at theta
@@ -69,6 +69,7 @@ class EM:
     takes_known = False
     takes_start = True
     proof = None
+    takes_plain_steps = False
     trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Array, Array]:
@@ -80,13 +81,13 @@ class EM:
         shapes = jax.eval_shape(lambda: problem.expectation(theta)[2])
         known = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
         unknown = jnp.asarray(jnp.nan, theta.dtype)
-        return blank(theta, Memory(known, unknown, unknown))
+        return blank(theta, EMMemory(known, unknown, unknown))
 
     def start(self, problem: Problem, fixed: Array, theta: Array, known: Known | None) -> State:
         """What is expected at the start."""
         unknown = jnp.asarray(jnp.nan, theta.dtype)
         value, grad, sums = problem.expectation(theta)
-        return State(theta, value, grad, no_verdict(theta), Memory(sums, unknown, unknown))
+        return State(theta, value, grad, no_verdict(theta), EMMemory(sums, unknown, unknown))
 
     def step(self, problem: Problem, fixed: Array, state: State, k: Array) -> State:
         """The maximum of what was expected, and what is expected there; step 0 only looks."""
@@ -97,7 +98,7 @@ class EM:
         value, grad, known = problem.expectation(theta)
         gain = jnp.where(is_first, jnp.nan, _gain(state, theta, value, grad))
         rate, gap = _left(state.memory, gain, *_hidden(state, theta))
-        here = State(theta, value, grad, state.evidence, Memory(known, gain, rate))
+        here = State(theta, value, grad, state.evidence, EMMemory(known, gain, rate))
         status = jnp.where(stuck, status, jnp.int32(Status.MAX_STEPS))
         here = here._replace(evidence=self._verdict(here, gap, status, fixed))
         worse = gain < 0  # by rounding, so this is the end, and the best was before
@@ -140,7 +141,7 @@ def _hidden(old: State, theta: Array) -> tuple[Array, Array]:
     return jnp.sum(jnp.where(still, each, 0.0)), jnp.sum(jnp.where(still, 0.0, each))
 
 
-def _left(memory: Memory, gain: Array, lost: Array, noise: Array) -> tuple[Array, Array]:
+def _left(memory: EMMemory, gain: Array, lost: Array, noise: Array) -> tuple[Array, Array]:
     """By which rate gains shrink, and how much is left to gain."""
     rate = gain / memory.gain
     rate = jnp.where((0 < gain) & (gain < memory.gain), rate, jnp.nan)

@@ -41,7 +41,7 @@ class Last(NamedTuple):
     idle: Array  # () int32, passes since then
 
 
-class Memory(NamedTuple):
+class GradientMemory(NamedTuple):
     """The optimiser's own state, and with held-out examples where training is."""
 
     optimiser: Any
@@ -81,6 +81,7 @@ class Gradient:
     takes_start = True
     takes_l1 = False
     proof = Trait.CURVED | Trait.PROVED
+    takes_plain_steps = False
     trains = True
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Split | None, Array]:
@@ -98,7 +99,7 @@ class Gradient:
         """The optimiser's state at the start."""
         lowest = jnp.asarray(-jnp.inf, theta.dtype)
         last = Last(theta, jnp.zeros_like(theta), lowest, jnp.int32(0)) if fixed else None
-        return blank(theta, Memory(self._build().init(problem.unravel(theta)), last))
+        return blank(theta, GradientMemory(self._build().init(problem.unravel(theta)), last))
 
     def start(
         self, problem: Problem, fixed: Split | None, theta: Array, known: Known | None
@@ -116,7 +117,7 @@ class Gradient:
         small = jnp.max(jnp.abs(grad), initial=0.0) <= self.grad_tol * (1 + jnp.abs(value))
         rises = value > state.value  # a large value makes every gradient look small
         evidence = with_status(state.evidence, small & ~rises, Status.STALLED)
-        new = State(theta, value, grad, evidence, Memory(optimiser, None))
+        new = State(theta, value, grad, evidence, GradientMemory(optimiser, None))
         return _unless_diverged(new, state, value, grad, k)
 
     def _judged(self, split: Split, state: State, k: Array) -> State:
@@ -134,7 +135,7 @@ class Gradient:
         stop = (idle >= self.patience) & jnp.isfinite(now.score)
         evidence = with_status(state.evidence, stop, Status.BEST_HELD_OUT)
         best = jnp.where(better, theta, state.theta)
-        new = State(best, value, grad, evidence, Memory(optimiser, now))
+        new = State(best, value, grad, evidence, GradientMemory(optimiser, now))
         return _unless_diverged(new, state, value, grad, k)
 
     def newton_step(self, state: State) -> None:

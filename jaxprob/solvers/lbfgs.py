@@ -101,7 +101,7 @@ class Objective(NamedTuple):
         return jnp.zeros((), theta.dtype)
 
 
-class Memory(NamedTuple):
+class LBFGSMemory(NamedTuple):
     """L-BFGS's own: where it is, the metric, and how the bound has come along."""
 
     at: At
@@ -133,6 +133,7 @@ class LBFGS:
     takes_start = True
     takes_l1 = False
     proof = Trait.CURVED
+    takes_plain_steps = False
     trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[Fixed, Array]:
@@ -149,7 +150,7 @@ class LBFGS:
         infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
         metric = Metric(no_inverse(theta), theta, infinite)
         at = unknown(theta, self.memory)
-        return blank(theta, Memory(at, metric, zero, infinite, zero))
+        return blank(theta, LBFGSMemory(at, metric, zero, infinite, zero))
 
     def start(self, problem: Problem, fixed: Fixed, theta: Array, known: Known | None) -> State:
         """The state after step 0."""
@@ -204,7 +205,7 @@ class LBFGS:
         stuck = ~new.accepted | ((idle >= _IDLE_STEPS) & ~(bound < old.bound / 2))
         evidence = self._prove(problem, fixed, metric, new, bound, state.evidence)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        memory = Memory(at, metric, hessians, bound, idle)
+        memory = LBFGSMemory(at, metric, hessians, bound, idle)
         return State(new.theta, new.value, new.grad, evidence, memory)
 
     def _with_new_metric(self, fixed: Fixed, at: At, hessians: Array) -> tuple[At, Metric]:

@@ -1,7 +1,7 @@
 r"""Expectation-maximisation on batches that come one after the other, for data that do not fit.
 
-The sums that a step needs (`contract.Expectation`) are kept as an average for each example, to which every
-batch contributes with a weight that falls:
+The sums that a step needs (`contract.Expectation`) are kept as an average for each example, to
+which every batch contributes with a weight that falls:
 
     s_t = (1 - γ_t) s_{t-1} + γ_t s(batch t; θ_{t-1}),    γ_t = (t + 1)^(-α),    ½ < α ≤ 1
     θ_t = argmax_θ of what is expected with the sums n s_t

@@ -53,7 +53,7 @@ _NEAR_ENOUGH = 2  # times the tolerance: a larger decrement promises no bound th
 _IDLE_STEPS = 4  # without progress, in the objective or in the bound, before a run has stalled
 
 
-class Memory(NamedTuple):
+class NewtonMemory(NamedTuple):
     """Newton's own: the last Hessian, what it promised, and idle steps."""
 
     factor: Factor
@@ -80,6 +80,7 @@ class Newton:
     takes_start = True
     takes_l1 = False
     proof = Trait.CURVED
+    takes_plain_steps = True
     trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
@@ -90,7 +91,7 @@ class Newton:
         """No step, from an unknown value: step 0 goes nowhere and finds it."""
         infinite, zero = jnp.asarray(jnp.inf, theta.dtype), jnp.zeros((), theta.dtype)
         nothing, idle = jnp.zeros_like(theta), jnp.zeros((), jnp.int32)
-        memory = Memory(no_factor(theta), theta, zero, idle > 0, nothing, infinite, idle)
+        memory = NewtonMemory(no_factor(theta), theta, zero, idle > 0, nothing, infinite, idle)
         return blank(theta, memory)
 
     def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
@@ -119,7 +120,7 @@ class Newton:
         new = self._moved(problem, state, seen)
         return new._replace(memory=new.memory._replace(is_given=jnp.zeros((), bool)))
 
-    def _look(self, problem: Problem, state: State) -> tuple[Evidence, Memory]:
+    def _look(self, problem: Problem, state: State) -> tuple[Evidence, NewtonMemory]:
         """The Hessian here, and what it proves."""
         hess = problem.hess(state.theta)
         factor = factorise(hess, is_undecided(state))
@@ -131,9 +132,9 @@ class Newton:
         stuck = is_idle & ~(decrement < state.memory.decrement / 2)
         evidence = with_status(evidence, stuck, Status.STALLED)
         no, none, idle = jnp.zeros((), bool), jnp.zeros_like(decrement), state.memory.idle
-        return evidence, Memory(factor, state.theta, none, no, step, decrement, idle)
+        return evidence, NewtonMemory(factor, state.theta, none, no, step, decrement, idle)
 
-    def _moved(self, problem: Problem, state: State, seen: tuple[Evidence, Memory]) -> State:
+    def _moved(self, problem: Problem, state: State, seen: tuple[Evidence, NewtonMemory]) -> State:
         """The state after the moves, and what is proved there by the same Hessian."""
         evidence, memory = seen
         old = state._replace(evidence=evidence, memory=memory)
@@ -276,7 +277,7 @@ def judge(
     evidence = _verdict(problem, at, factor, tol, decrement)
     zero = jnp.zeros((), jnp.int32)
     none = jnp.zeros_like(decrement)
-    memory = Memory(factor, result.theta, none, zero > 0, step, decrement, zero)
+    memory = NewtonMemory(factor, result.theta, none, zero > 0, step, decrement, zero)
     state = State(*at[:3], evidence, memory)
     state = checked(problem, state, no_optimum(problem))
     solver = newton(tol=tol)

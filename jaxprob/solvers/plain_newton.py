@@ -26,7 +26,7 @@ from jaxprob.numerics.linalg import Inverse, plain_inverse, row_sums
 from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import vdot
 from jaxprob.problem.problem import Problem
-from jaxprob.solvers.driver import Result, no_verdict, slack, tolerance, with_status
+from jaxprob.solvers.driver import Result, Solver, no_verdict, slack, tolerance, with_status
 from jaxprob.solvers.newton import Newton
 
 _MOST_PARAMS = 128
@@ -34,15 +34,16 @@ _MOST_STEPS = 12
 _MOST_TRIALS = 20  # with one Hessian
 _MOVES = {"float64": 4, "float32": 10}  # with one Hessian, before another one
 _BEYOND = {"float64": 1e-4, "float32": 1e-2}  # the tolerance: what moves aim at
+_CLOSE = 1e-3  # nats for examples of weight one: what is proved, is proved of short steps
 _PRECISE = 1e-6  # of the tolerance: eight digits of a parameter in float64
 _ARMIJO = 1e-4
 _NOISE = 2**10  # as in `jaxprob.solvers.linesearch`
 
 
-def suits(solver: object, problem: Problem) -> bool:
+def suits(solver: Solver, problem: Problem) -> bool:
     """Whether a concrete problem is one for which this may do."""
     return (
-        isinstance(solver, Newton)
+        solver.takes_plain_steps
         and problem.shards is None
         and problem.l1 is None
         and not problem.firth
@@ -112,7 +113,7 @@ def plain_newton(
     def enough(value: Array) -> Array:
         return tolerance(solver.tol, value, unit)
 
-    body = partial(_tried, problem, enough, jnp.minimum(most_steps, _MOST_STEPS))
+    body = partial(_tried, problem, enough, _CLOSE * unit, jnp.minimum(most_steps, _MOST_STEPS))
     at = jax.lax.while_loop(lambda at: _Course(*at.course).stage < _DONE, body, start)
     gap, course = _gap(problem, at), _Course(*at.course)
     evidence = no_verdict(theta)._replace(gap=gap)
@@ -132,7 +133,7 @@ def _gap(problem: Problem, at: _At) -> Array:
     return proofs.chord_bound(problem, at.theta, at.value, at.grad, moved, at.inverse, apart)
 
 
-def _tried(problem: Problem, enough: Any, most: Array, at: _At) -> _At:
+def _tried(problem: Problem, enough: Any, close: Array, most: Array, at: _At) -> _At:
     """After a trial: there if it is good, else about to try half of it."""
     theta = at.theta + at.step
     value, grad = problem.value_and_grad(theta)
@@ -141,7 +142,7 @@ def _tried(problem: Problem, enough: Any, most: Array, at: _At) -> _At:
     lower |= flat & (value <= at.value + _NOISE * slack(at.value))
 
     def moved(at: _At) -> _At:
-        return _moved(problem, enough(value), most, at, theta, value, grad)
+        return _moved(problem, enough(value), close, most, at, theta, value, grad)
 
     def stayed(at: _At) -> _At:
         trials, steps, stage = at.course
@@ -156,6 +157,7 @@ def _tried(problem: Problem, enough: Any, most: Array, at: _At) -> _At:
 def _moved(
     problem: Problem,
     enough: Array,
+    close: Array,
     most: Array,
     at: _At,
     theta: Array,
@@ -180,7 +182,7 @@ def _moved(
     inverse, metric, origin = jax.lax.cond(due, looked, kept)
     step = -row_sums(metric, grad)
     left = -vdot(grad, step)
-    is_near = left <= jnp.where(due, enough, aim if has_proofs else -1.0)
+    is_near = left <= jnp.minimum(jnp.where(due, enough, aim if has_proofs else -1.0), close)
     done = (course.stage == _NEAR) | (is_near & (left <= 2 * _PRECISE * enough))
     steps = course.steps + (due & ~is_near)
     lost = (steps > most) | ~jnp.isfinite(left)

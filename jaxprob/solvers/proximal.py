@@ -45,7 +45,7 @@ _IDLE_STEPS = 4
 _MOST_SWEEPS = 200
 
 
-class Memory(NamedTuple):
+class ProximalMemory(NamedTuple):
     """The next step, what it promises, and for how many steps nothing improved."""
 
     move: Array
@@ -68,6 +68,7 @@ class Proximal:
     takes_start = True
     takes_l1 = True
     proof = None
+    takes_plain_steps = False
     trains = False
 
     def prepare(self, problem: Problem, theta: Array) -> tuple[None, Array]:
@@ -77,7 +78,7 @@ class Proximal:
     def init(self, problem: Problem, fixed: None, theta: Array) -> State:
         """No step: step 0 goes nowhere and looks."""
         zero = jnp.zeros((), theta.dtype)
-        return blank(theta, Memory(jnp.zeros_like(theta), zero, jnp.zeros((), jnp.int32)))
+        return blank(theta, ProximalMemory(jnp.zeros_like(theta), zero, jnp.zeros((), jnp.int32)))
 
     def start(self, problem: Problem, fixed: None, theta: Array, known: Known | None) -> State:
         """The state after step 0."""
@@ -108,7 +109,7 @@ class Proximal:
         evidence = with_status(evidence, ~jnp.all(jnp.isfinite(h)), Status.NON_FINITE)
         evidence = with_status(evidence, close, Status.CONVERGED)
         evidence = with_status(evidence, stuck, Status.STALLED)
-        return State(new.theta, new.value, new.grad, evidence, Memory(move, slope, idle))
+        return State(new.theta, new.value, new.grad, evidence, ProximalMemory(move, slope, idle))
 
     def newton_step(self, state: State) -> Array:
         """The next step."""

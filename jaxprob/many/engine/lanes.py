@@ -117,7 +117,7 @@ class Common(NamedTuple):
     extra: Any
 
 
-class Found(NamedTuple):
+class Ending(NamedTuple):
     """What is kept of a lane."""
 
     theta: Array  # (p,)
@@ -140,7 +140,7 @@ class Block(NamedTuple):
     is_open: Array  # () bool, whether the run goes on
     doubtful: Array  # () bool, whether it may be separated
     unproved: Array  # () bool, whether it ended without a proof
-    found: Found
+    found: Ending
 
 
 def _on_device(a: Any) -> Array:
@@ -238,7 +238,7 @@ def _first(
 
 def _plain(
     solver: Any, draw: Bind | None, common: Common, own: Any, start: Array | None, live: Array
-) -> Found:
+) -> Ending:
     """Try plain Newton steps on the lanes of a block, one after another.
 
     What that leaves open has no verdict, nor has what is wrong with the data of a lane.
@@ -248,7 +248,7 @@ def _plain(
     unchecked = set(_DATA) & set(own)
     shared = None if batch.start_axis == 0 else batch.starts
 
-    def one(problem: Problem, theta: Array | None) -> Found:
+    def one(problem: Problem, theta: Array | None) -> Ending:
         problem = problem.prepared()
         theta = shared if theta is None else theta
         theta = problem.start_for(solver) if theta is None else theta
@@ -328,10 +328,10 @@ def _ended(solver: Solver, problem: Problem, fixed: Any, progress: Progress) -> 
     return Result(last.theta, last.value, last.grad, last.evidence, progress.num_steps, None)
 
 
-def _found(solver: Solver, problem: Problem, result: Result) -> Found:
+def _found(solver: Solver, problem: Problem, result: Result) -> Ending:
     made = outcome_of(solver, problem, result)
     evidence = made.result.evidence
-    return Found(
+    return Ending(
         made.result.theta,
         made.params,
         made.direction,
@@ -361,12 +361,12 @@ def _seek(
 
 def _judge(
     solver: Solver, draw: Bind | None, common: Common, own: Any, progress: Progress, live: Array
-) -> Found:
+) -> Ending:
     """Ask the exact Hessian about lanes that ended without a proof."""
     del live
     batch = _batch(draw, common, own, None)
 
-    def one(problem: Problem, progress: Progress) -> Found:
+    def one(problem: Problem, progress: Progress) -> Ending:
         problem = problem.prepared()
         fixed, _ = solver.prepare(problem, progress.state.theta)
         result = _ended(solver, problem, fixed, progress)

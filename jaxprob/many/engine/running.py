@@ -12,7 +12,7 @@ from jax import Array
 from jaxprob.contract import Status
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.engine.keeping import Seal, seals
-from jaxprob.many.engine.lanes import Found, Lanes, with_parts
+from jaxprob.many.engine.lanes import Ending, Lanes, with_parts
 from jaxprob.many.engine.schedule import Run, default_budget, in_blocks, in_phases, layout, smaller
 from jaxprob.problem.problem import Problem
 from jaxprob.solvers.driver import Solver
@@ -104,7 +104,7 @@ def _check_budget(value: Any) -> int:
 
 
 def _fit(
-    lanes: Lanes, problem: Problem, found: Found, feature_names: tuple[str, ...] | None
+    lanes: Lanes, problem: Problem, found: Ending, feature_names: tuple[str, ...] | None
 ) -> Fit:
     found = jax.tree.map(jnp.asarray, found)
 

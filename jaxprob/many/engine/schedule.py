@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprob.contract import Status
 from jaxprob.many.engine import lanes as programs
-from jaxprob.many.engine.lanes import Block, Found, Lanes, Shape, mesh_of
+from jaxprob.many.engine.lanes import Block, Ending, Lanes, Shape, mesh_of
 from jaxprob.solvers.driver import Progress, Solver
 from jaxprob.solvers.plain_newton import suits
 
@@ -177,7 +177,7 @@ class Run:
         self.is_simple = self.tries_plain = simple and not self.is_large
         self.waiting, self.left, self.done = np.arange(0), np.arange(0), 0
         self.ready, self.doubtful, self.unproved = Pool(), Pool(), Pool()
-        self.found: Found | None = None
+        self.found: Ending | None = None
         self.is_done = np.zeros(lanes.size, bool)
 
     def statuses(self) -> dict[str, int]:
@@ -311,15 +311,15 @@ class Run:
             self.unproved.put(index, progress, unproved)
         self._keep(index, block.found, ~goes_on & ~unproved)
 
-    def _keep_simple(self, index: np.ndarray, found: Found) -> None:
+    def _keep_simple(self, index: np.ndarray, found: Ending) -> None:
         converged = np.asarray(found.status)[: len(index)] == Status.CONVERGED
         self._keep(index, found, converged)
         self.left = np.append(self.left, index[~converged])
 
-    def _keep_found(self, index: np.ndarray, found: Found) -> None:
+    def _keep_found(self, index: np.ndarray, found: Ending) -> None:
         self._keep(index, found, np.ones(len(index), bool))
 
-    def _keep(self, index: np.ndarray, found: Found, ended: np.ndarray) -> None:
+    def _keep(self, index: np.ndarray, found: Ending, ended: np.ndarray) -> None:
         found = jax.device_get(found)
         if self.found is None:
             blank = jax.tree.map(lambda a: _blank(a, self.lanes.size), found)

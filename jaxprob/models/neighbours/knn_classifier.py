@@ -32,8 +32,8 @@ from jax import Array
 
 from jaxprob.contract import (
     Bind,
+    Chosen,
     Classes,
-    Found,
     Geometry,
     LeaveOneOut,
     Model,
@@ -278,7 +278,7 @@ def choose(
     num_classes: int,
     smoothing: float = 0.5,
     max_neighbours: int = 50,
-) -> Found:
+) -> Chosen:
     """The number of neighbours with the largest log-likelihood (equation 3.22).
 
     Args:
@@ -290,7 +290,7 @@ def choose(
         max_neighbours: k at most.
 
     Returns:
-        Found; its status is NON_FINITE where examples weigh too little for any k.
+        Chosen; its status is NON_FINITE where examples weigh too little for any k.
 
     Example:
         >>> x, y = jnp.arange(6.0)[:, None], jnp.array([0, 0, 0, 1, 1, 1])
@@ -306,7 +306,7 @@ def choose(
     known = jnp.isfinite(value[best])
     status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.NON_FINITE))
     gap = jnp.where(known, 0.0, jnp.inf).astype(x.dtype)
-    return Found(Params(numbers[best]), status, gap)
+    return Chosen(Params(numbers[best]), status, gap)
 
 
 def sample(

@@ -47,7 +47,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.scipy.special import digamma, ndtri
 
-from jaxprob.contract import Bind, Found, Geometry, LeaveOneOut, Model, Search, Status, Variables
+from jaxprob.contract import Bind, Chosen, Geometry, LeaveOneOut, Model, Search, Status, Variables
 from jaxprob.models import kernels
 from jaxprob.models.kernels.arguments import check_enough, check_number, check_points
 from jaxprob.numerics.control import if_any
@@ -243,7 +243,7 @@ def log_likelihood(
     return jnp.sum(jnp.where(c > 0, c * (each - params.log_mass), 0.0))
 
 
-def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) -> Found:
+def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) -> Chosen:
     """The number of neighbours with the largest log-likelihood (equation 3.19).
 
     Args:
@@ -252,7 +252,7 @@ def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) 
         max_neighbours: k at most.
 
     Returns:
-        Found; its status is NON_FINITE where a column is constant, examples are not apart, or they
+        Chosen; its status is NON_FINITE where a column is constant, examples are not apart, or they
         weigh too little for any k.
 
     Example:
@@ -270,7 +270,7 @@ def choose(x: Array, weights: Array | None = None, *, max_neighbours: int = 50) 
     known = jnp.isfinite(value[best])
     status = jnp.where(known, jnp.int32(Status.CONVERGED), jnp.int32(Status.NON_FINITE))
     gap = jnp.where(known, 0.0, jnp.inf).astype(x.dtype)
-    return Found(Params(numbers[best], masses[best]), status, gap)
+    return Chosen(Params(numbers[best], masses[best]), status, gap)
 
 
 def entropy(x: Array, weights: Array | None = None, *, num_neighbours: int = 3) -> Array:

@@ -4,7 +4,7 @@ from jaxprob.models.trees.binning import MOST_BINS as MOST_BINS
 from jaxprob.models.trees.binning import Binned as Binned
 from jaxprob.models.trees.binning import binned as binned
 from jaxprob.models.trees.columns import Columns as Columns
-from jaxprob.models.trees.columns import sorted_columns as sorted_columns
+from jaxprob.models.trees.columns import columns_of as columns_of
 from jaxprob.models.trees.growing import Grown as Grown
 from jaxprob.models.trees.growing import grown as grown
 from jaxprob.models.trees.pruning import best_subtree as best_subtree

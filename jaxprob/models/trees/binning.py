@@ -1,14 +1,19 @@
 """Columns as small integers, so that the sums of a column's values are a histogram of 256 cells."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.models.trees.cuts import at
+
 MOST_BINS = 255  # of values: with one for missing entries a code is a byte
 _SAMPLE = 20_000  # examples of which quantiles are taken
+_SAMPLE_APART = 4_000  # the same, where a bin need not be as good
+_TRIES = 8  # samples
+_ROOM = 8  # the part of all examples that a bin may have
 
 
 class Binned(NamedTuple):
@@ -52,13 +57,82 @@ def binned(x: Array, max_bins: int = MOST_BINS) -> Binned:
         >>> columns.codes.tolist(), columns.low.tolist()
         ([[1, 0, 2, 1]], [[1.0, 3.0, inf]])
     """
-    sample = x
-    if len(x) > _SAMPLE:
-        at = jnp.arange(_SAMPLE) + jax.random.uniform(jax.random.key(0), (_SAMPLE,))
-        sample = x[jnp.minimum((at * (len(x) / _SAMPLE)).astype(jnp.int32), len(x) - 1)]
-    low, high = jax.lax.map(partial(_bins, max_bins=max_bins), sample.T)
-    codes = jax.lax.map(lambda column: _codes(*column), (x.T, low, high))
+    bins: Any = partial(_bins, max_bins=max_bins)
+    low, _, high = jax.lax.map(bins, _sample(x, 0, _SAMPLE).T)
+    edges = middle(high[:, :-2], low[:, 1:-1])  # an edge without a bin above it is infinite
+    codes = jax.lax.map(lambda a: _codes(a[0], a[1], max_bins), (x.T, edges))
     return Binned(codes, low, high, jnp.any(codes == max_bins))
+
+
+class Bins(NamedTuple):
+    """Columns as codes of which each question between two of them is one of the column.
+
+    Attributes:
+        codes: (d, n) uint8.
+        last: (d, codes) up to which keys have a code; infinite for the last two.
+        inside: (d, codes) bool, whether keys of one code may differ; None where none do.
+        has_room: () bool, whether no bin in which they may has more than `room_for` examples.
+    """
+
+    codes: Array
+    last: Array
+    inside: Array | None
+    has_room: Array
+
+
+def apart(x: Array) -> Bins:
+    """Columns in 255 bins, where a value that is as frequent as two bins shares none with others.
+
+    So there is room to look into each bin in which values differ.
+
+    Args:
+        x: (n, d) floating, NaN where an entry is missing.
+
+    Returns:
+        Bins of 256 codes, the largest for missing entries.
+
+    Example:
+        >>> bins = apart(jnp.array([[3.0], [1.0], [jnp.nan], [3.0]]))
+        >>> bins.codes.tolist(), bins.last[0, :4].tolist()
+        ([[3, 1, 255, 3]], [0.9999999403953552, 1.0, 2.999999761581421, 3.0])
+    """
+    n, d = x.shape
+    room = room_for(n)
+
+    def again(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        seed = state[0]
+        last = jax.lax.map(_apart, _sample(x, seed, _SAMPLE_APART).T)
+        inside = jnp.pad(last, ((0, 0), (1, 0)), constant_values=-jnp.inf)[:, :-1]
+        inside = inside < _before(last)
+        each = jnp.arange(d), last
+        codes = jax.lax.map(lambda a: _codes(x[:, a[0]], a[1][:-2], MOST_BINS), each)
+        # In a loop of its own: XLA would find the codes a second time for their histogram.
+        fullest = jax.lax.map(lambda a: _most(*a), (codes, inside))
+        return seed + 1, Bins(codes, last, inside, jnp.max(fullest) <= room)
+
+    # A sample may be unlucky, but not every time unless entries are infinite.
+    edges = jnp.zeros((d, MOST_BINS + 1), x.dtype)
+    none = jnp.zeros((d, n), jnp.uint8), edges, edges > 0
+    start = jnp.int32(0), Bins(*none, jnp.zeros((), bool))
+    return jax.lax.while_loop(lambda state: ~state[1].has_room & (state[0] < _TRIES), again, start)[
+        1
+    ]
+
+
+def room_for(n: int) -> int:
+    """More examples than a bin has in which values differ, unless the sample was unlucky.
+
+    Args:
+        n: how many examples there are.
+
+    Returns:
+        How many may be.
+
+    Example:
+        >>> room_for(10)
+        10
+    """
+    return min(n, max(1024, n // _ROOM))
 
 
 def middle(a: Array, b: Array) -> Array:
@@ -79,8 +153,29 @@ def middle(a: Array, b: Array) -> Array:
     return jnp.where((half < b) | (b == jnp.inf), half, a)
 
 
-def _bins(column: Array, max_bins: int) -> tuple[Array, Array]:
-    """(bins + 1,) the smallest and largest value of each bin."""
+def _sample(x: Array, seed: Array | int, size: int) -> Array:
+    """Examples of which quantiles are taken, one from each part of the data."""
+    n = len(x)
+    if n <= size:
+        return x
+    place = jnp.arange(size) + jax.random.uniform(jax.random.key(seed), (size,))
+    return x[jnp.minimum((place * (n / size)).astype(jnp.int32), n - 1)]
+
+
+def _apart(column: Array) -> Array:
+    """(256,) up to where bins go: pairs of quantiles, or a value that is there often by itself."""
+    low, middle, high = _bins(column, MOST_BINS // 2)
+    return jnp.stack([jnp.where(low == high, _before(low), middle), high], axis=1).reshape(-1)
+
+
+def _before(a: Array) -> Array:
+    """The next number below; below 0 that with all its digits, since others are taken for 0."""
+    least = -jnp.finfo(a.dtype).tiny
+    return jnp.where(a == jnp.inf, a, jnp.where(a == 0, least, jnp.nextafter(a, -jnp.inf)))
+
+
+def _bins(column: Array, max_bins: int) -> tuple[Array, Array, Array]:
+    """(bins + 1,) the smallest, the middle and the largest value of each bin."""
     values = _sorted(column)
     n = len(values)
     seen = jnp.sum(values < jnp.inf)
@@ -94,16 +189,16 @@ def _bins(column: Array, max_bins: int) -> tuple[Array, Array]:
     first = jnp.concatenate([jnp.zeros(1, cuts.dtype), cuts])
     last = jnp.concatenate([cuts, seen[None]]) - 1
     some = first < seen  # where a cut is there twice, low is above high and both are at the cut
-    low = jnp.where(some, values[jnp.minimum(first, n - 1)], jnp.inf)
-    high = jnp.where(some, values[last], jnp.inf)
-    of_missing = jnp.full(1, jnp.inf, column.dtype)
-    return jnp.concatenate([low, of_missing]), jnp.concatenate([high, of_missing])
+    at = jnp.stack([first, (first + last) // 2, last])
+    edges = jnp.where(some, values[jnp.clip(at, 0, n - 1)], jnp.inf)
+    low, middle, high = jnp.pad(edges, ((0, 0), (0, 1)), constant_values=jnp.inf)  # of missing ones
+    return low, middle, high
 
 
 def _quantiles(values: Array, seen: Array, max_bins: int) -> Array:
     """(bins - 1,) places to cut sorted values: below a quantile, or above it if it was there."""
-    at = (jnp.arange(1, max_bins) * (seen / max_bins)).astype(jnp.int32)
-    quantile = values[jnp.minimum(at, len(values) - 1)]
+    place = (jnp.arange(1, max_bins) * (seen / max_bins)).astype(jnp.int32)
+    quantile = values[jnp.minimum(place, len(values) - 1)]
     again = jnp.concatenate([jnp.zeros(1, bool), quantile[1:] == quantile[:-1]])
     below, above = (jnp.searchsorted(values, quantile, side) for side in ("left", "right"))
     return jnp.where(again | (below == 0), above, below)
@@ -126,18 +221,21 @@ def _sorted(column: Array) -> Array:
     return jax.lax.bitcast_convert_type(turned(jax.lax.sort(keys, is_stable=False)), column.dtype)
 
 
-def _codes(column: Array, low: Array, high: Array) -> Array:
-    """(n,) uint8: how many edges of bins are below each value, found by quarters."""
-    edges = middle(high[:-2], low[1:-1])  # an edge without a bin above it is infinite
+def _codes(column: Array, edges: Array, missing: int) -> Array:
+    """(n,) uint8 how many edges are below each value, found by quarters."""
     rounds = 1
     while 4**rounds <= len(edges):
         rounds += 1
     edges = jnp.pad(edges, (0, 4**rounds - len(edges)), constant_values=jnp.inf)
     code = jnp.zeros(column.shape, jnp.int32)
     for step in (4**r for r in reversed(range(rounds))):
-        above = [
-            (column > edges.at[code + (step * q - 1)].get(mode="promise_in_bounds"))
-            for q in (1, 2, 3)
-        ]
+        above = [(column > at(edges, code + (step * q - 1))) for q in (1, 2, 3)]
         code = code + step * sum(a.astype(jnp.int32) for a in above)
-    return jnp.where(jnp.isnan(column), len(low) - 1, code).astype(jnp.uint8)
+    return jnp.where(jnp.isnan(column), missing, code).astype(jnp.uint8)
+
+
+def _most(codes: Array, inside: Array) -> Array:
+    """() how many examples the fullest bin has in which values may differ."""
+    count = jnp.zeros(len(inside), jnp.int32)
+    count = count.at[codes.astype(jnp.int32)].add(1, mode="promise_in_bounds")
+    return jnp.max(jnp.where(inside, count, 0)[:-1])

@@ -21,6 +21,8 @@ shares, which keeps its digits where ℓ would cancel.)
 A tree is grown greedily, level by level: each node is split by the question with the largest gain,
 of those with enough weight on both sides, and with missing entries on the side where they gain
 more. The candidates are all cuts between values that differ, or with `max_bins` those between bins.
+(Of many examples most cuts are never looked at: a bound on the gain of all cuts inside a bin tells
+that they are no better than one at an edge; see `jaxprob.models.trees.histograms`.)
 Among equally good ones (to rounding) the first feature, and the lowest threshold, is taken. Finding
 the best tree of all is NP-hard; what a fit returns is CONVERGED in that every node has its best
 question.
@@ -54,9 +56,9 @@ from jax.core import Tracer
 
 from jaxprob.contract import (
     Bind,
+    Chosen,
     Classes,
     Features,
-    Found,
     Likelihood,
     Model,
     Predictions,
@@ -64,7 +66,7 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
-from jaxprob.models.trees import MOST_BINS, Columns, grown, nodes_of, restricted, sorted_columns
+from jaxprob.models.trees import MOST_BINS, Columns, columns_of, grown, nodes_of, restricted
 from jaxprob.models.trees import best_subtree as best_subtree
 from jaxprob.numerics import total
 from jaxprob.numerics.products import matmul
@@ -251,7 +253,7 @@ def grow(
     max_bins: int | None = None,
     max_features: int | None = None,
     key: Array | None = None,
-) -> Found:
+) -> Chosen:
     """Grow a tree: the best question for each node (equation 3.25).
 
     With `vmap` over weights a column is sorted once, and each weighting grows its tree.
@@ -270,7 +272,7 @@ def grow(
         key: a typed PRNG key with which they are drawn; a fixed one where None.
 
     Returns:
-        Found of Params, with status INVALID_INPUT where the weights sum to one or less and a
+        Chosen of Params, with status INVALID_INPUT where the weights sum to one or less and a
         setting counts examples, CLASS_ABSENT where a class has no weight and nothing is smoothed,
         CONVERGED otherwise.
 
@@ -296,7 +298,7 @@ def grow(
     params = _grow(x, y, weights, key, max_bins=max_bins, **rules)
     unknown = jnp.asarray(jnp.inf, params.counts.dtype)
     is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
-    return Found(params, status_of(params.counts[0], smoothing, is_light), unknown)
+    return Chosen(params, status_of(params.counts[0], smoothing, is_light), unknown)
 
 
 @compiled()
@@ -622,7 +624,7 @@ def of_columns(
     """A tree from sorted columns: what trees of one forest share.
 
     Args:
-        columns: of `jaxprob.models.trees.sorted_columns`.
+        columns: of `jaxprob.models.trees.columns_of`.
         y: (n,) int32 labels in 0..K-1.
         weights: (n,) c_i ≥ 0.
         key: with which the columns of each node are drawn, where not all are asked for.
@@ -632,7 +634,7 @@ def of_columns(
         Params.
 
     Example:
-        >>> columns, y = sorted_columns(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
+        >>> columns, y = columns_of(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
         >>> rules = dict(depth=1, min_leaf_weight=0.0, min_gain=0.0, max_features=None)
         >>> of_columns(columns, y, jnp.ones(2), None, num_classes=2, **rules).threshold.tolist()
         [2.5]
@@ -739,7 +741,8 @@ def _grow(
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
     key = jax.random.key(0) if key is None and max_features is not None else key
     own = {"num_classes": num_classes, "max_features": max_features, **rules}
-    return of_columns(sorted_columns(x, max_bins), _labels(y, num_classes), c, key, **own)
+    columns = columns_of(x, max_bins, num_classes=num_classes, depth=rules["depth"])
+    return of_columns(columns, _labels(y, num_classes), c, key, **own)
 
 
 def _labels(y: Array, num_classes: int) -> Array:

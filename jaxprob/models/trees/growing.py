@@ -1,22 +1,34 @@
-"""Trees grown level by level, from the examples of each node in the order of each column.
+"""Trees grown level by level: the first ones from histograms, the others from orders of columns.
 
-A level costs the same whatever the number of its nodes: the examples of a node are next to each
-other in the order of every column, so that all cuts of all nodes come from one running sum of each
-class. Splitting a node moves those that go left to the front of it, in every order.
+`jaxprob.models.trees.histograms` finds the best cut of few nodes with many examples; here is the
+search for others. A level costs the same whatever the number of its nodes: the examples of a node
+are next to each other in the order of every column, so that all cuts of all nodes come from one
+running sum of each class. Splitting a node moves those that go left to the front of it, in every
+order.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.models.trees.binning import middle
-from jaxprob.models.trees.columns import Columns
-
-_ROUNDING = 4  # of the weight of a node, in units of eps: gains that differ by less are equal
+from jaxprob.models.trees.columns import Columns, in_order, levels_in_bins
+from jaxprob.models.trees.cuts import (
+    ROUNDING,
+    Cut,
+    allowed,
+    at,
+    by_class,
+    itself,
+    over_classes,
+    running,
+    sides,
+    together,
+)
+from jaxprob.models.trees.histograms import Examples, Nodes, best_in_bins
 
 
 class Grown(NamedTuple):
@@ -40,11 +52,12 @@ class _Level(NamedTuple):
     """Where the examples are. Nodes of a level that have examples are numbered from the left."""
 
     depth: Array  # () int32
-    order: Array  # (d, n) int32 examples, node by node, and within a node as the column has them
+    order: Array | None  # (d, n) int32 examples, node by node, and in a node as the column has them
     number: Array  # (n,) int32 of the node of each example
     leaf: Array  # (n,) int32 the same among all 2^depth nodes
     can_split: Array  # (nodes,) bool
     asked: _Question  # of the complete tree
+    in_bins: Array  # () bool, whether histograms are still the faster way
 
 
 class _Places(NamedTuple):
@@ -53,14 +66,6 @@ class _Places(NamedTuple):
     number: Array  # (n,) int32
     first: Array  # (n,) bool, whether its node begins here
     last: Array  # (n,) int32, where its node ends
-
-
-class _Cut(NamedTuple):
-    """The best split of each node: by one column, or by any."""
-
-    gain: Array  # (nodes,) nats; minus infinity where there is none
-    place: Array  # (nodes,) int32, of the last example that goes left
-    missing_right: Array  # (nodes,) int32
 
 
 def grown(
@@ -78,7 +83,7 @@ def grown(
     """A tree, level by level, until no node can be split.
 
     Args:
-        columns: of `sorted_columns`.
+        columns: of `columns_of`.
         y: (n,) int32 in 0..K-1.
         weights: (n,) floating.
         key: of the columns that a node may be split by; None where it is any.
@@ -92,51 +97,83 @@ def grown(
         Grown.
 
     Example:
-        >>> from jaxprob.models.trees.columns import sorted_columns
+        >>> from jaxprob.models.trees.columns import columns_of
         >>> rules = dict(depth=1, min_leaf_weight=0.0, min_gain=0.0, max_features=None)
-        >>> columns, y = sorted_columns(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
+        >>> columns, y = columns_of(jnp.array([[1.0], [4.0]])), jnp.array([0, 1])
         >>> tree = grown(columns, y, jnp.ones(2), None, num_classes=2, **rules)
         >>> tree.threshold.tolist(), tree.counts[1:].tolist()
         ([2.5], [[1.0, 0.0], [0.0, 1.0]])
     """
-    d, n = columns.order.shape
-    num_nodes = min(2 ** (depth - 1), n)  # with a question, in a level
+    n, d = columns.values.shape
+    most_nodes = min(2 ** (depth - 1), n)  # with a question, in a level
     eps = jnp.finfo(weights.dtype).eps
     rows = jnp.arange(n, dtype=jnp.int32)
+    data = Examples(columns, y, weights)
 
-    def step(level: _Level) -> _Level:
-        number, places = level.number, _places(level, num_nodes)
-        weight = jnp.zeros(num_nodes, weights.dtype).at[number].add(weights)
-        tolerance = _ROUNDING * eps * weight
-        at = jnp.zeros(num_nodes, jnp.int32).at[number].set(level.leaf)
+    def step(num_nodes: int, keys: Array | None, level: _Level) -> _Level:
+        number = level.number
+        total = jnp.zeros((num_classes, num_nodes), weights.dtype).at[y, number].add(weights)
+        weight = over_classes(itself, total)
+        tolerance = ROUNDING * eps * weight
+        leaf = jnp.zeros(num_nodes, jnp.int32).at[number].set(level.leaf)
+        can_split = level.can_split[:num_nodes]
         chosen = None
         if max_features is not None and max_features < d:
             assert key is not None
             drawn = jax.random.fold_in(key, level.depth)
-            chosen = _some(drawn, 2 ** (depth - 1), at, d, max_features)
-
-        def cut(rows: Array, keys: Array) -> _Cut:
-            mass = _by_class(y, weights, rows, num_classes)
-            return _best_cut(mass, keys, places, columns.gaps, tolerance, min_leaf_weight)
-
-        feature, best = _best(columns, level.order, places, chosen, tolerance, cut)
-        split = level.can_split & (best.gain > jnp.maximum(min_gain, tolerance))
-        question = _question(columns, weights, level, feature, best, weight, split)
-        index = jnp.where(split, 2**level.depth - 1 + at, 2**depth)  # where there is no node
+            chosen = _some(drawn, 2 ** (depth - 1), leaf, d, max_features)
+        least = jnp.where(can_split, jnp.maximum(min_gain, tolerance), jnp.inf)
+        # Nodes of one class have nothing to gain.
+        aim = jnp.where(jnp.sum(total > 0, axis=0) > 1, least, jnp.inf)
+        nodes = Nodes(number, jnp.max(number) + 1, chosen, total, tolerance, aim)
+        in_bins = level.in_bins
+        if level.order is None or keys is None:
+            most = _worth(depth - level.depth, columns.order is None)
+            feature, best, share = best_in_bins(data, nodes, min_leaf_weight, most)
+            in_bins = share <= most
+        else:
+            places = _places(level.order, number, num_nodes)
+            feature, best = _best(data, keys, level.order, places, nodes, min_leaf_weight)
+        split = best.gain > least
+        question = _question(columns, weights, number, feature, best, weight, split)
+        index = jnp.where(split, 2**level.depth - 1 + leaf, 2**depth)  # where there is no node
         asked = jax.tree.map(lambda a, b: a.at[index].set(b, mode="drop"), level.asked, question)
 
         feature, threshold, missing_right = (a[number] for a in question)
-        value = columns.values[feature, rows]
+        value = columns.values[rows, feature]
         right = jnp.where(jnp.isnan(value), missing_right, (value > threshold).astype(jnp.int32))
-        order = _parted(level.order, places, number, right, num_nodes)
+        order = level.order
+        if order is not None:
+            order = _parted(order, places, number, right, num_nodes)
         before = jnp.cumsum(split, dtype=jnp.int32) - split
         can_split = split[number]
         number = number + before[number] + right
-        can_split = jnp.zeros(num_nodes, bool).at[number].set(can_split, mode="drop")
-        return _Level(level.depth + 1, order, number, 2 * level.leaf + right, can_split, asked)
+        can_split = jnp.zeros(most_nodes, bool).at[number].set(can_split, mode="drop")
+        leaf = 2 * level.leaf + right
+        new = _Level(level.depth + 1, order, number, leaf, can_split, asked, in_bins)
+        if order is not None:
+            return new
+        old = level._replace(in_bins=in_bins)
+        return jax.tree.map(lambda a, b: jnp.where(in_bins, a, b), new, old)
 
-    def goes_on(level: _Level) -> Array:
-        return (level.depth < depth) & jnp.any(level.can_split)
+    def goes_on(levels: int, level: _Level) -> Array:
+        return (level.depth < levels) & jnp.any(level.can_split)
+
+    def in_orders(level: _Level) -> _Level:
+        # Each column in one piece: entries of a transposed array are a row apart.
+        keys = jax.lax.map(lambda j: columns.keys[:, j], jnp.arange(d))
+        order = jax.lax.map(in_order, keys) if columns.order is None else columns.order
+
+        def finish(level: _Level) -> _Level:
+            own = order if columns.bins is None else _by_node(order, level.number)
+            last = jax.lax.while_loop(
+                partial(goes_on, depth),
+                partial(step, most_nodes, keys),
+                level._replace(order=own),
+            )
+            return last._replace(order=None)
+
+        return jax.lax.while_loop(partial(goes_on, depth), finish, level)
 
     inner = 2**depth - 1
     none = _Question(
@@ -145,18 +182,56 @@ def grown(
         jnp.zeros(inner, jnp.int32),
     )
     root = jnp.zeros(n, jnp.int32)
-    start = _Level(jnp.int32(0), columns.order, root, root, jnp.arange(num_nodes) == 0, none)
-    last = jax.lax.while_loop(goes_on, step, start)
-    leaf = last.leaf << (depth - last.depth)
-    return Grown(*last.asked, _counts(leaf, y, weights, depth, num_classes))
+    can_split, yes = jnp.arange(most_nodes) == 0, jnp.ones((), bool)
+    level = _Level(jnp.int32(0), None, root, root, can_split, none, yes)
+    if columns.bins is None:
+        level = in_orders(level)
+    else:
+        levels = levels_in_bins(n, num_classes, depth)
+        level = jax.lax.while_loop(
+            lambda level: goes_on(levels, level) & level.in_bins,
+            partial(step, 2 ** (levels - 1), None),
+            level,
+        )
+        if levels < depth or columns.bins.inside is not None:
+            # No loop: XLA would sort before it in any case.
+            rest = level
+            level = jax.lax.cond(goes_on(depth, rest), lambda: in_orders(rest), lambda: rest)
+    leaf = level.leaf << (depth - level.depth)
+    counts = _counts(leaf, y, weights, depth, num_classes)
+    return Grown(level.asked.feature, level.asked.threshold, level.asked.missing_right, counts)
+
+
+def _worth(levels: Array, has_to_sort: bool) -> Array:
+    """() the share of entries up to which looking into bins is faster than orders of columns.
+
+    An entry in a bin takes as long as six entries in order on a level, and sorting as two.
+    """
+    return (1 + 2 * has_to_sort / levels) / 6
+
+
+def _by_node(order: Array, number: Array) -> Array:
+    """The orders of columns, node by node."""
+    n = len(number)
+    low = max(1, (n - 1).bit_length())
+    place = jnp.arange(n, dtype=jnp.int32)
+
+    def one(rows: Array) -> Array:
+        key = at(number, rows)
+        if 2 * low > 31:
+            return at(rows, jax.lax.sort((key, place), num_keys=2, is_stable=False)[1])
+        return at(rows, jax.lax.sort((key << low) | place, is_stable=False) & ((1 << low) - 1))
+
+    return jax.lax.map(one, order, batch_size=together(len(order)))
 
 
 def _counts(leaf: Array, y: Array, weights: Array, depth: int, num_classes: int) -> Array:
     """(2^(D+1) - 1, K) the weight of each class in each node of the complete tree."""
-    level = jnp.arange(depth + 1, dtype=jnp.int32)[:, None]
-    node = (1 << level) - 1 + (leaf[None] >> (depth - level))
-    none = jnp.zeros((2 ** (depth + 1) - 1, num_classes), weights.dtype)
-    return none.at[node, y[None]].add(jnp.broadcast_to(weights, node.shape))
+    last = jnp.zeros((2**depth, num_classes), weights.dtype).at[leaf, y].add(weights)
+    levels = [last]
+    for _ in range(depth):
+        levels.append(levels[-1][0::2] + levels[-1][1::2])
+    return jnp.concatenate(levels[::-1])
 
 
 def _some(key: Array, num_nodes: int, at: Array, d: int, max_features: int) -> Array:
@@ -165,8 +240,8 @@ def _some(key: Array, num_nodes: int, at: Array, d: int, max_features: int) -> A
     return jnp.sort(jnp.argsort(luck, axis=1)[:, :max_features], axis=1).astype(jnp.int32)
 
 
-def _places(level: _Level, num_nodes: int) -> _Places:
-    number = level.number[level.order[0]]
+def _places(order: Array, number: Array, num_nodes: int) -> _Places:
+    number = number[order[0]]
     place = jnp.arange(len(number), dtype=jnp.int32)
     first = jnp.concatenate([jnp.ones(1, bool), number[1:] != number[:-1]])
     last = jnp.zeros(num_nodes, jnp.int32).at[number].max(place)
@@ -174,41 +249,33 @@ def _places(level: _Level, num_nodes: int) -> _Places:
 
 
 def _best(
-    columns: Columns,
+    data: Examples,
+    keys: Array,
     order: Array,
     places: _Places,
-    chosen: Array | None,
-    tolerance: Array,
-    cut: Any,
-) -> tuple[Array, _Cut]:
+    nodes: Nodes,
+    min_leaf_weight: float,
+) -> tuple[Array, Cut]:
     """(nodes,) the column to split each node by, and how; the first of those that are as good."""
-    d, n = order.shape
+    (d, n), chosen, tolerance = order.shape, nodes.chosen, nodes.tolerance
 
-    def by_one(slot: Array) -> _Cut:
+    def by_one(slot: Array) -> Cut:
         if chosen is None:
-            rows, keys = order[slot], columns.keys[slot]
-            return cut(rows, _at(keys, rows))
-        column = chosen[:, slot][places.number]
-        rows = _at(order, column, jnp.arange(n))
-        return cut(rows, _at(columns.keys, column, rows))
+            rows = order[slot]
+            own = at(keys[slot], rows)
+        else:
+            column = chosen[:, slot][places.number]
+            rows = at(order, column, jnp.arange(n))
+            own = at(keys, column, rows)
+        mass = by_class(data.y, data.weights, rows, len(nodes.total))
+        return _best_cut(mass, own, places, data.columns.gaps, tolerance, min_leaf_weight)
 
     slots = d if chosen is None else chosen.shape[1]
-    each = jax.lax.map(by_one, jnp.arange(slots), batch_size=_together(slots))
+    each = jax.lax.map(by_one, jnp.arange(slots), batch_size=together(slots))
     good = each.gain >= jnp.max(each.gain, axis=0, keepdims=True) - tolerance[None, :]
-    slot = jnp.argmax(good, axis=0)
-    nodes = jnp.arange(len(slot))
-    best = jax.tree.map(lambda a: a[slot, nodes], each)
-    return slot.astype(jnp.int32) if chosen is None else chosen[nodes, slot], best
-
-
-def _together(count: int) -> int | None:
-    """How many columns at a time: on a CPU one, which stays in the cache."""
-    return None if jax.default_backend() == "cpu" else count
-
-
-def _by_class(y: Array, weights: Array, rows: Array, num_classes: int) -> Array:
-    """(K, n) the weight of each example, in its class."""
-    return jnp.where(_at(y, rows)[None] == jnp.arange(num_classes)[:, None], _at(weights, rows), 0)
+    slot, every = jnp.argmax(good, axis=0).astype(jnp.int32), jnp.arange(len(tolerance))
+    best = jax.tree.map(lambda a: a[slot, every], each)
+    return slot if chosen is None else chosen[every, slot], best
 
 
 def _best_cut(
@@ -218,84 +285,53 @@ def _best_cut(
     gaps: Array,
     tolerance: Array,
     min_leaf_weight: float,
-) -> _Cut:
+) -> Cut:
     """The best split of each node by one column, from what is at each place of its order."""
     n, num_nodes = len(keys), len(tolerance)
     place = jnp.arange(n, dtype=jnp.int32)
-    below = _running(mass, places.first)
-    total = jax.lax.map(lambda a: _at(a, places.last), below)
+    below = running(mass, places.first)
+    total = jax.lax.map(lambda a: at(a, places.last), below)
     known = ~jnp.isnan(keys)
     # Without the sum, "is it missing?" could be asked with a threshold below all values.
-    ends = known & (keys != jnp.roll(keys, -1)) & (_over_classes(_itself, below) > 0)
-    slack = _at(tolerance, places.number)
+    ends = known & (keys != jnp.roll(keys, -1)) & (over_classes(itself, below) > 0)
+    slack = at(tolerance, places.number)
 
     def with_missing_left() -> Array:
-        at = jnp.where(known, place, 0)
-        last = _at(jnp.zeros(num_nodes, jnp.int32).at[places.number].max(at), places.number)
-        return jax.lax.map(lambda a: a[1] - (_at(a[0], last) - a[0]), (below, total))
+        known_at = jnp.where(known, place, 0)
+        last = at(jnp.zeros(num_nodes, jnp.int32).at[places.number].max(known_at), places.number)
+        return jax.lax.map(lambda a: a[1] - (at(a[0], last) - a[0]), (below, total))
 
-    def better(missing_left: Array, so_far: _Cut) -> _Cut:
+    def better(missing_left: Array, so_far: Cut) -> Cut:
         left = jax.lax.cond(missing_left > 0, with_missing_left, lambda: below)
-        gain = jnp.where(ends, _gain(left, total, min_leaf_weight), -jnp.inf)
+        gain = jnp.where(ends, allowed(sides(left, total), min_leaf_weight), -jnp.inf)
         top = jnp.full(num_nodes, -jnp.inf, gain.dtype).at[places.number].max(gain)
-        good = gain >= _at(top, places.number) - slack
-        at = jnp.full(num_nodes, n - 1, jnp.int32)
-        at = at.at[places.number].min(jnp.where(good, place, n - 1))
-        new = _Cut(top, at, jnp.full(num_nodes, 1 - missing_left, jnp.int32))
+        good = gain >= at(top, places.number) - slack
+        first = jnp.full(num_nodes, n - 1, jnp.int32)
+        first = first.at[places.number].min(jnp.where(good, place, n - 1))
+        new = Cut(top, at(keys, first), jnp.full(num_nodes, 1 - missing_left, jnp.int32))
         is_better = top >= so_far.gain - tolerance
         return jax.tree.map(lambda a, b: jnp.where(is_better, a, b), new, so_far)
 
     none = jnp.zeros(num_nodes, jnp.int32)
-    nothing = _Cut(jnp.full(num_nodes, -jnp.inf, mass.dtype), none, none)
+    lowest = jnp.full(num_nodes, -jnp.inf, mass.dtype)
+    nothing = Cut(lowest, lowest.astype(keys.dtype), none)
     return jax.lax.fori_loop(0, 1 + gaps.astype(jnp.int32), better, nothing)
-
-
-def _gain(left: Array, total: Array, min_leaf_weight: float) -> Array:
-    """(n,) the gain of each cut (equation 3.25), minus infinity if it is not allowed."""
-    w_left, w_right, weight = _over_classes(lambda a, b: (a, b - a, b), left, total)
-    # The share of a class in a side is compared with that in the node: gains that are small beside
-    # the entropies keep their digits.
-    inverse = 1 / _or_one(total)
-    of_left, of_right = weight / _or_one(w_left), weight / _or_one(w_right)
-    right = total - left
-    in_left = jnp.where(left > 0, left * of_left[None] * inverse, 1.0)
-    in_right = jnp.where(right > 0, right * of_right[None] * inverse, 1.0)
-    gain = _over_classes(_itself, left * jnp.log(in_left) + right * jnp.log(in_right))
-    smaller = jnp.minimum(w_left, w_right)
-    return jnp.where((smaller >= min_leaf_weight) & (smaller > 0), gain, -jnp.inf)
-
-
-def _over_classes(of_class: Callable[..., Any], *a: Array) -> Any:
-    """The sum of a function of the rows of arrays (K, n).
-
-    One by one, since XLA's own sum over few long rows takes 50 times as long.
-    """
-    zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_class, *(b[0] for b in a)))
-
-    def add(so_far: Any, rows: tuple[Array, ...]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, so_far, of_class(*rows)), None
-
-    return jax.lax.scan(add, zero, a)[0]
-
-
-def _itself(a: Array) -> Array:
-    return a
 
 
 def _question(
     columns: Columns,
     weights: Array,
-    level: _Level,
+    number: Array,
     feature: Array,
-    best: _Cut,
+    best: Cut,
     weight: Array,
     split: Array,
 ) -> _Question:
     """What nodes ask: thresholds are halfway between examples of positive weight."""
-    number, rows = level.number, jnp.arange(len(level.number))
+    rows = jnp.arange(len(number))
     column = feature[number]
-    key, value = columns.keys[column, rows], columns.values[column, rows]
-    left = key <= columns.keys[feature, level.order[feature, best.place]][number]
+    key, value = columns.keys[rows, column], columns.values[rows, column]
+    left = key <= best.key[number]
     missing = jnp.isnan(key)
     none = jnp.full(len(feature), jnp.inf, value.dtype)
 
@@ -322,46 +358,12 @@ def _parted(order: Array, places: _Places, number: Array, right: Array, num_node
     place = jnp.arange(n, dtype=jnp.int32)
     begin = jnp.full(num_nodes, n, jnp.int32).at[places.number].min(place)
     lefts = jnp.zeros(num_nodes, jnp.int32).at[number].add(1 - right)
-    middle_of = _at(begin + lefts, places.number)
+    middle_of = at(begin + lefts, places.number)
 
     def one(rows: Array) -> Array:
-        goes = _at(right, rows)
-        rights = _running(goes[None], places.first)[0]
+        goes = at(right, rows)
+        rights = running(goes[None], places.first)[0]
         to = jnp.where(goes > 0, middle_of + rights - 1, place - rights)
         return jnp.zeros_like(rows).at[to].set(rows, mode="promise_in_bounds", unique_indices=True)
 
-    return jax.lax.map(one, order, batch_size=_together(len(order)))
-
-
-def _running(a: Array, first: Array) -> Array:
-    """(K, n) sums from the first place of each node on: in blocks side by side, then over them."""
-    k, n = a.shape
-    size = math.isqrt(n)
-    blocks = -(-n // size)
-    pad = blocks * size - n
-    a = jnp.moveaxis(jnp.pad(a, ((0, 0), (0, pad))).reshape(k, blocks, size), 2, 0)
-    goes_on = jnp.pad(~first, (0, pad)).reshape(blocks, size).T.astype(a.dtype)
-
-    def within(so_far: tuple[Array, Array], new: tuple[Array, Array]) -> tuple[Any, Any]:
-        both = so_far[0] * new[1][None] + new[0], so_far[1] * new[1]
-        return both, both
-
-    def over(so_far: Array, new: tuple[Array, Array]) -> tuple[Array, Array]:
-        return so_far * new[1] + new[0], so_far
-
-    zero = jnp.zeros((k, blocks), a.dtype), jnp.ones(blocks, a.dtype)
-    _, (inner, open_) = jax.lax.scan(within, zero, (a, goes_on))
-    _, before = jax.lax.scan(over, jnp.zeros(k, a.dtype), (inner[-1].T, open_[-1]))
-
-    def joined(i: Array) -> Array:
-        return (inner[:, i] + before[:, i][None] * open_).T.reshape(-1)[:n]
-
-    return jax.lax.map(joined, jnp.arange(k))
-
-
-def _at(a: Array, *index: Array) -> Array:
-    return a.at[index].get(mode="promise_in_bounds")
-
-
-def _or_one(a: Array) -> Array:
-    return jnp.where(a > 0, a, 1.0)
+    return jax.lax.map(one, order, batch_size=together(len(order)))

@@ -36,8 +36,8 @@ from jax.core import Tracer
 
 from jaxprob.contract import (
     Bind,
+    Chosen,
     Classes,
-    Found,
     Likelihood,
     Model,
     Predictions,
@@ -45,7 +45,7 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
-from jaxprob.models.trees import decision_tree, sorted_columns
+from jaxprob.models.trees import columns_of, decision_tree
 from jaxprob.models.trees.decision_tree import (
     MAY_MISS,
     REASONS,
@@ -230,7 +230,7 @@ def grow(
     min_gain: float = 0.0,
     smoothing: float = SMOOTHING,
     max_bins: int | None = None,
-) -> Found:
+) -> Chosen:
     """Grow all trees, from columns that are sorted once.
 
     On a CPU one tree is grown after the other, where it stays in the cache; elsewhere sixteen at a
@@ -253,7 +253,7 @@ def grow(
         max_bins: of a column, from 2 to 255: its values are told apart at so many quantiles only.
 
     Returns:
-        Found of Params with T in front, with status INVALID_INPUT where the weights sum to one or
+        Chosen of Params with T in front, with status INVALID_INPUT where the weights sum to one or
         less and a setting counts examples, CLASS_ABSENT where a class has no weight and nothing is
         smoothed, CONVERGED otherwise.
 
@@ -290,7 +290,7 @@ def grow(
     every = jnp.zeros(num_classes, x.dtype).at[_labels(y, num_classes)].add(c)
     unknown = jnp.asarray(jnp.inf, x.dtype)
     is_light = too_light(weights, smoothing, min_leaf_weight, min_gain)
-    return Found(params, status_of(every, smoothing, is_light), unknown)
+    return Chosen(params, status_of(every, smoothing, is_light), unknown)
 
 
 def draws(key: Array, weights: Array) -> Array:
@@ -521,7 +521,8 @@ def _grow(
     **rules: Any,
 ) -> Params:
     c = jnp.ones(x.shape[0], x.dtype) if weights is None else weights.astype(x.dtype)
-    columns, y = sorted_columns(x, max_bins), _labels(y, num_classes)
+    depth, y = rules["depth"], _labels(y, num_classes)
+    columns = columns_of(x, max_bins, num_classes=num_classes, depth=depth, many=True)
 
     def one(key: Array) -> Params:
         own = c * draws(_bootstrap_key(key), c) if bootstrap else c
