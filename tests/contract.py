@@ -10,8 +10,15 @@ import numpy as np
 from catalogue import MODELS
 from catalogue import draw as draw_linear
 
-from jaxprob.contract import Model, Search, Trait
-from jaxprob.models import decision_tree, knn_classifier, knn_density, random_forest
+from jaxprob.contract import Counts, Model, Search, Trait
+from jaxprob.models import (
+    decision_tree,
+    knn_classifier,
+    knn_density,
+    linear,
+    poisson,
+    random_forest,
+)
 from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models import gaussian_mixture as gm
 from jaxprob.models import kernel_density as kd
@@ -84,13 +91,48 @@ def _linear(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> 
     return Example(params, x, y, weights, {"offset": offset})
 
 
-def _over_labels(model: Model, example: Example) -> float:
-    """The sum over y, for the first example."""
+def _regression(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> Example:
+    """Numbers or counts that are given three features of different units, of moderate size."""
+    rng = np.random.default_rng(seed)
+    units = 10.0 ** rng.uniform(-1, 1, 3)
+    x = jnp.asarray(rng.standard_normal((n, 3)) * units, dtype)
+    offset = rng.standard_normal(n)
+    is_count = isinstance(model.variables.y, Counts)
+    y = rng.poisson(np.exp(offset + 1)) if is_count else rng.standard_normal(n) + offset
+    y = jnp.asarray(y, dtype)
+    params = jax.tree.map(
+        lambda a: jnp.asarray(rng.standard_normal(a.shape) / 2, dtype), model.init(None, x, y)
+    )
+    params = params._replace(weights=params.weights / jnp.asarray(units, dtype))
+    weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
+    return Example(params, x, y, weights, {"offset": jnp.asarray(offset, dtype)})
+
+
+def each_y(model: Model, example: Example) -> tuple[np.ndarray, np.ndarray]:
+    """What y of the first example can be, a grid for numbers; and its probability."""
     own = {name: a[0] for name, a in example.extras.items()}
-    labels = jnp.arange(model.variables.num_classes)
     rest = example.made_of(model)
-    each = [model.log_prob(example.params, example.x[0], y, *rest, **own) for y in labels]
-    return float(sum(map(jnp.exp, each)))
+
+    def log_prob(y: jax.Array) -> jax.Array:
+        return model.log_prob(example.params, example.x[0], y, *rest, **own)
+
+    if model.variables.num_classes is not None:
+        y = np.arange(model.variables.num_classes)
+        return y, np.array([float(jnp.exp(log_prob(jnp.asarray(k)))) for k in y])
+    first = {name: a[:1] for name, a in example.extras.items()}
+    mean = float(model.predict.mean(example.params, example.x[:1], **first)[0])
+    if isinstance(model.variables.y, Counts):
+        y, cell = np.arange(np.ceil(mean + 12 * mean**0.5 + 40)), 1.0
+    else:
+        width = np.exp(-float(log_prob(jnp.asarray(mean, example.x.dtype))))  # that of a box
+        y, cell = mean + width * GRID, width * (GRID[1] - GRID[0])
+    log_p = jax.vmap(log_prob)(jnp.asarray(y, example.x.dtype))
+    return y, cell * np.exp(np.asarray(log_p, float))
+
+
+def _over_y(model: Model, example: Example) -> float:
+    """The sum or integral over y, for the first example."""
+    return float(np.sum(each_y(model, example)[1]))
 
 
 FAMILIES = {
@@ -297,7 +339,11 @@ def _in_the_box(model: Model, example: Example) -> float:
 
 
 ENTRIES: dict[str, Entry] = {
-    **{name: Entry(model, _linear, _over_labels) for name, model in MODELS.items()},
+    **{name: Entry(model, _linear, _over_y) for name, model in MODELS.items()},
+    "linear": Entry(linear.model(), _regression, _over_y),
+    "linear, no bias": Entry(linear.model(bias=False), _regression, _over_y),
+    "Poisson": Entry(poisson.model(), _regression, _over_y),
+    "Poisson, no bias": Entry(poisson.model(bias=False), _regression, _over_y),
     **{f"naive Bayes, {name}": _bayes_entry(features) for name, features in FAMILIES.items()},
     **{f"Gaussian mixture, {kind}": _mixture_entry(kind) for kind in gm.COVARIANCES},
     "Gaussian mixture, prior": _mixture_entry("full", prior_count=1.0),
@@ -305,13 +351,13 @@ ENTRIES: dict[str, Entry] = {
     **{f"kernel density, {kind}": _kernel_entry(bandwidth=kind) for kind in kd.BANDWIDTHS},
     "Dirichlet mixture": _dirichlet_entry(),
     "Dirichlet mixture, alpha": _dirichlet_entry(alpha=0.7, location=0.0, scale=0.5),
-    "decision tree": Entry(decision_tree.model(3, depth=3), _neighbours, _over_labels),
-    "random forest": Entry(random_forest.model(3, 5, depth=2), _neighbours, _over_labels),
+    "decision tree": Entry(decision_tree.model(3, depth=3), _neighbours, _over_y),
+    "random forest": Entry(random_forest.model(3, 5, depth=2), _neighbours, _over_y),
     "nearest-neighbour density": Entry(
         knn_density.model(20), _neighbours, _in_the_box, mass_error=0.03
     ),
     "nearest-neighbour classifier": Entry(
-        knn_classifier.model(3, max_neighbours=20), _neighbours, _over_labels
+        knn_classifier.model(3, max_neighbours=20), _neighbours, _over_y
     ),
     "kernel density, exponential": _kernel_entry("exponential"),
     "kernel density, reflected": _kernel_entry(bounds=(0.0, None)),

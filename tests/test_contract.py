@@ -3,12 +3,13 @@
 import importlib
 import pickle
 import pkgutil
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import ENTRIES
+from contract import ENTRIES, each_y
 from jax.flatten_util import ravel_pytree
 from tolerances import EPS, SAME_SUM
 
@@ -20,7 +21,14 @@ from jaxprob.testing import assert_gradients_match, assert_hessians_match
 
 OFTEN = (
     *("decision tree", "random forest"),
-    *("logistic", "softmax", "Gaussian mixture, full", "Gaussian mixture, gaps"),
+    *(
+        "logistic",
+        "softmax",
+        "linear",
+        "Poisson",
+        "Gaussian mixture, full",
+        "Gaussian mixture, gaps",
+    ),
     *(
         "Dirichlet mixture",
         "kernel density, full",
@@ -42,10 +50,7 @@ USUAL = "naive Bayes, mixed", "Gaussian mixture, tied"
 COMPILED = [
     pytest.param(name, marks=() if name in USUAL else pytest.mark.slow)
     for name in ENTRIES
-    if name.startswith(
-        ("naive", "Gaussian", "Dirichlet", "kernel", "nearest", "decision", "random")
-    )
-    or name == "softmax"
+    if name == "softmax" or not name.startswith(("logistic", "softmax"))
 ]  # those with linear logits have tests of their own
 
 
@@ -193,7 +198,7 @@ def test_functions_of_a_model_can_be_compiled_as_they_are(entry):
 
 def test_probabilities_of_classes_are_those_of_the_density(entry, dtype):
     model = entry.model
-    if model.variables.y is None:
+    if model.variables.num_classes is None:
         pytest.skip("no classes; components are tested with their own model")
     params, x, y, _, extras = example = entry.draw(model, 5, dtype=dtype)
     rest = example.made_of(model)
@@ -205,6 +210,18 @@ def test_probabilities_of_classes_are_those_of_the_density(entry, dtype):
     each = jnp.stack([model.log_prob(params, x[0], j, *rest, **own) for j in range(k)])
     scale = 64 * EPS[dtype] * (1 + jnp.max(jnp.abs(each)))
     np.testing.assert_allclose(log_p[0], jax.nn.log_softmax(each), rtol=0, atol=scale)
+
+
+def test_the_mean_is_that_of_the_density(entry, dtype):
+    model = entry.model
+    if model.predict.mean is None:
+        pytest.skip("no mean: y is a label, or there is none")
+    example = entry.draw(model, 5, dtype=dtype)
+    mean = model.predict.mean(example.params, example.x, **example.extras)
+    assert mean.shape == (len(example.x),)
+    assert mean.dtype == dtype
+    y, p = each_y(model, example)
+    assert abs(float(mean[0]) - y @ p) <= 64 * EPS[dtype] * (1 + np.abs(y) @ p) * len(p) ** 0.5
 
 
 def test_samples_have_the_moments_of_the_density(entry, dtype):
@@ -226,6 +243,9 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
     if model.variables.is_conditional:
         keys = jax.random.split(jax.random.key(0), count)
         draws = jax.vmap(lambda key: model.predict.sample(params, key, x, *made_of, **extras))(keys)
+        if model.variables.num_classes is None:
+            assert_means_and_scores(model, example, draws)
+            return
         assert draws.dtype == jnp.int32
         p = np.exp(flat_rows(model.predict.log_proba(params, x, *made_of, **extras)))
         for k in range(model.variables.num_classes):
@@ -248,6 +268,22 @@ def assert_scores_vanish(model, params, *drawn):
     scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(one(*drawn)))
     error = np.std(scores, axis=0) / np.sqrt(len(scores))
     assert np.all(np.abs(np.mean(scores, axis=0)) <= 5 * error + 1e-12)
+
+
+def assert_means_and_scores(model, example, draws):
+    """Draws (m, n) of numbers: their means, and gradients whose mean is zero for each example."""
+    params, x, _, _, extras = example
+    draws = np.asarray(draws)
+    error = np.std(draws, axis=0) / len(draws) ** 0.5
+    mean = np.asarray(model.predict.mean(params, x, **extras))
+    assert np.all(np.abs(draws.mean(axis=0) - mean) <= 5 * error)
+    for i in range(len(x)):
+        own = {name: a[i] for name, a in extras.items()}
+        grad = jax.grad(lambda params, y, i=i, own=own: model.log_prob(params, x[i], y, **own))
+        y = jnp.asarray(draws[:, i], x.dtype)
+        scores = jax.vmap(lambda y, grad=grad: ravel_pytree(grad(params, y))[0])(y)
+        error = np.std(scores, axis=0) / len(draws) ** 0.5
+        assert np.all(np.abs(np.mean(flat_rows(scores), axis=0)) <= 5 * error)
 
 
 def assert_powers_have_their_mean(model, params, drawn, points, weights):
@@ -365,10 +401,13 @@ def test_bad_input_is_named(entry):
         with pytest.raises(ValueError, match="y: expected none, since the model is a density of x"):
             jp.fit(model, x, jnp.zeros(len(x), int))
     else:
-        with pytest.raises(ValueError, match=r"y: expected labels 0\.\..* got None"):
+        words = re.escape(model.variables.y.words)
+        with pytest.raises(ValueError, match=f"y: expected {words} .* got None"):
             jp.fit(model, x)
-        with pytest.raises(ValueError, match=r"y: expected integers 0\.\."):
-            jp.fit(model, x, y.at[0].set(model.variables.num_classes))
+        num_classes = model.variables.num_classes
+        wrong = jnp.nan if num_classes is None else num_classes
+        with pytest.raises(ValueError, match=rf"y: expected .*, got {wrong}"):
+            jp.fit(model, x, y.at[0].set(wrong))
     with pytest.raises(ValueError, match="weights: expected finite numbers of at least 0"):
         jp.fit(model, *example.data, weights=weights.at[0].set(-1.0))
     with pytest.raises(ValueError, match=r"weights: expected a positive sum"):

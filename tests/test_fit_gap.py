@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxprob import Status, fit
-from jaxprob.models import logistic, softmax
+from jaxprob.models import logistic, poisson, softmax
 from jaxprob.solvers import lbfgs, newton, proximal
 
 NUM_LANES = 40
@@ -19,6 +19,8 @@ MODELS = {
     "logistic without bias": logistic.model(bias=False),
     "reference": softmax.model(3),
     "symmetric": softmax.model(3, parameterisation="symmetric"),
+    "Poisson": poisson.model(),
+    "Poisson without bias": poisson.model(bias=False),
 }
 PENALTIES = {
     "none": {},
@@ -31,11 +33,13 @@ PENALTIES = {
 def problems(model, penalty, dtype):
     """One random problem a lane, labels drawn from the model, with weights and offsets."""
     rng = np.random.default_rng(1)
-    num_classes = model.variables.num_classes
+    counts = model.variables.num_classes is None
+    num_classes = model.variables.num_classes or 2
     x = rng.normal(size=(NUM_LANES, N, D)) * rng.choice([0.1, 1.0, 5.0], (NUM_LANES, 1, D))
     z = x @ rng.normal(size=(NUM_LANES, D, num_classes)) / 2
     y = np.argmax(z + rng.gumbel(size=z.shape), axis=-1)
     y[:, : 2 * num_classes] = np.tile(np.arange(num_classes), 2)
+    y = rng.poisson(np.exp(np.clip(z[..., 0], -9, 9))) if counts else y
     offset = rng.normal(size=(NUM_LANES, N) if num_classes == 2 else (NUM_LANES, N, num_classes))
     data = {
         "x": x.astype(dtype),
@@ -100,6 +104,7 @@ def assert_gap_holds(model, data, fits, best, dtype):
 CASES = [
     ("logistic", "none"),
     ("symmetric", "l2"),
+    ("Poisson", "none"),
     *(
         pytest.param(*case, marks=pytest.mark.slow)
         for case in (
@@ -110,6 +115,9 @@ CASES = [
             ("logistic without bias", "l2"),
             ("reference", "l1"),
             ("symmetric", "both"),
+            ("Poisson", "l2"),
+            ("Poisson", "l1"),
+            ("Poisson without bias", "both"),
         )
     ),
 ]
@@ -131,9 +139,10 @@ def test_gap_bounds_the_distance_to_the_optimum(name, penalty):
     assert np.all(np.asarray(fits.gap) <= 1e-8)
 
 
+@pytest.mark.parametrize("name", ["logistic", "Poisson"])
 @pytest.mark.slow
-def test_gap_in_float32_bounds_the_distance_to_the_float64_optimum():
-    model = MODELS["logistic"]
+def test_gap_in_float32_bounds_the_distance_to_the_float64_optimum(name):
+    model = MODELS[name]
     with jax.enable_x64(True):
         data = problems(model, "l2", "float64")
         keep, best = solved(model, data, newton)

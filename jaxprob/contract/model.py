@@ -77,7 +77,8 @@ class Model:
     variables: Variables
     """What an example is."""
     init: Callable[..., Any]
-    """(key or None, x, y, weights=None) -> parameters to start from."""
+    """(key or None, x, y, weights=None) -> parameters to start from. Takes the keyword `offset`
+    where examples have one."""
     log_prob: Callable[..., Array]
     """(params, x, y) -> (), nats, of one example. The specification."""
     objective: Objective = None  # pyright: ignore[reportAssignmentType]

@@ -30,8 +30,8 @@ class Objective:
     smooth: bool = True
     """Whether there are derivatives."""
     unbounded: Callable[..., Array] | None = None
-    """(*examples, weights) -> () bool, whether the examples alone say that there is no maximum,
-    since a density can shrink onto points: such fits are COLLAPSED."""
+    """(*examples, weights, **extras) -> () bool, whether the examples alone say that there is no
+    maximum, since a density can shrink onto points: such fits are COLLAPSED."""
 
     @property
     def traits(self) -> Trait:

@@ -25,12 +25,17 @@ class Certificates(NamedTuple):
     chord_bound: Callable[..., Array]
     """(problem, theta, value, grad, moved, factor) -> (): the same, from an older Hessian."""
     separation: Callable[..., tuple[Array, Array]]
-    """(problem, theta, step) -> () whether the classes are found separated; (p,) the direction."""
-    absent: Callable[..., Array]
-    """(problem,) -> (): whether a class without examples leaves no finite maximum."""
+    """(problem, theta, step) -> () whether there is found to be no maximum; (p,) the direction."""
+    hopeless: Callable[..., tuple[Array, Array]]
+    """(problem,) -> () int32, the Status that says why the examples alone leave no finite maximum,
+    with any penalty, such as a class without examples, MAX_STEPS where nothing is known; and (p,)
+    the direction along which there is none, zeros where that is not given."""
     logit_range: Callable[..., Array]
     """(step, problem) -> (): the Hessian changes by at most e to this along the step."""
     least_mass: Callable[..., Array]
     """(theta, problem) -> (): the smallest weight times probability of any outcome."""
     noise: Callable[..., Array]
     """(problem, theta, value, factor) -> (), nats: what rounding can hide from other bounds."""
+    shift_cost: Callable[..., Array]
+    """(problem, theta, value, size) -> (), nats: what it costs at most to move all logits by so
+    much away from where the slope is zero."""

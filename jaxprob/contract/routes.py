@@ -22,7 +22,8 @@ class Formula:
     """A maximum that is a formula of sums over the examples; by `jaxprob.solvers.closed_form`."""
 
     statistics: Callable[..., Any]
-    """(x, y, weights) -> what the likelihood knows of the examples."""
+    """(x, y, weights) -> what the likelihood knows of the examples. Takes the keyword `offset`
+    where examples have one, and, of models that can be recentred, `centre` (d,): what x is less."""
     merge: Callable[[Any, Any], Any]
     """The statistics of two sets of examples together."""
     estimate: Callable[[Any], Estimate]

@@ -80,7 +80,7 @@ def check_solver(solver: Solver, problem: Problem) -> Solver:
         firth = " with Firth's penalty" if problem.firth else ""
         raise ValueError(
             f"solver: {solver!r} needs {lacking.described()}, which {problem.model.name}{firth} "
-            f"does not offer; leave solver out, and {_default(problem)!r} is used"
+            f"does not offer; leave solver out, and {default_for(problem)!r} is used"
         )
     if problem.l1 is not None and not solver.takes_l1:
         raise ValueError(
@@ -89,12 +89,15 @@ def check_solver(solver: Solver, problem: Problem) -> Solver:
     return solver
 
 
-def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver:
+def default_solver(
+    model: Model, *, has_l1: bool, has_l2: bool = False, firth: bool = False
+) -> Solver:
     """The solver for problems that may be many, or small, where the user named none.
 
     Args:
         model: what is fitted.
         has_l1: whether there is an l1 penalty.
+        has_l2: whether there is an l2 penalty, with which no formula is known.
         firth: whether there is Firth's.
 
     Returns:
@@ -103,7 +106,21 @@ def default_solver(model: Model, *, has_l1: bool, firth: bool = False) -> Solver
     usual = newton() if not has_l1 else proximal()
     if has_l1 or firth:
         return _BY_ROUTE[Trait.SEARCH]() if Trait.SEARCH in model.offers else usual
-    return next((_BY_ROUTE[route.trait]() for route in model.routes), usual)
+    routes = [route.trait for route in model.routes]
+    return next((_BY_ROUTE[r]() for r in routes if not (has_l2 and r == Trait.FORMULA)), usual)
+
+
+def default_for(problem: Problem) -> Solver:
+    """The solver for a problem, where the user named none.
+
+    Args:
+        problem: what is to be minimised.
+
+    Returns:
+        A solver.
+    """
+    has_l1, has_l2 = problem.l1 is not None, problem.l2 is not None
+    return default_solver(problem.model, has_l1=has_l1, has_l2=has_l2, firth=problem.firth)
 
 
 _BY_ROUTE: dict[Trait, Callable[[], Solver]] = {
@@ -111,10 +128,6 @@ _BY_ROUTE: dict[Trait, Callable[[], Solver]] = {
     Trait.FORMULA: closed_form,
     Trait.EXPECTATION: em,
 }
-
-
-def _default(problem: Problem) -> Solver:
-    return default_solver(problem.model, has_l1=problem.l1 is not None, firth=problem.firth)
 
 
 def key_data(key: Any, shape: tuple[int, ...] = ()) -> Array | None:

@@ -46,7 +46,8 @@ def fit(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features; a JAX or NumPy array, list, or DataFrame of any library.
-        y: (n,) labels 0..K-1, any integer dtype; none for a density of x alone.
+        y: (n,) labels 0..K-1, counts or numbers, as the model has it; none for a density of x
+            alone.
         weights: (n,) c_i ≥ 0 of the examples, which count as so many repeated rows, in errors and
             criteria, too; one each where None. For probabilities or relative weights pass
             `jaxprob.data.normalised_weights(weights)`.

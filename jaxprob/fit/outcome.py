@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -9,6 +10,7 @@ from jaxprob.contract import Status
 from jaxprob.fit.result import Fit, Kept, Source
 from jaxprob.models.regression.certificates import together
 from jaxprob.numerics.passes import count, total
+from jaxprob.numerics.products import vdot
 from jaxprob.problem.problem import Problem
 from jaxprob.solvers.driver import Result, Solver, slack, tolerance, wants_proof, with_status
 
@@ -48,19 +50,17 @@ def outcome_of(solver: Solver, problem: Problem, result: Result) -> Outcome:
 def _rounded(solver: Solver, problem: Problem, result: Result) -> tuple[Any, Result]:
     """The parameters of the features as given, and the result there: rounding has moved them.
 
-    By δ at most, every logit: where the slope is zero the objective has then grown by 2 δ² times
-    the log-loss at most, since the variance of what moves logits is at most (2 δ)² (1 - p_y), and
-    1 - p_y ≤ -log p_y. Where that is much, the difference of the values says it better.
+    Where the slope is zero, by a square of what was moved. Where that is much, the difference of
+    the values says it better.
     """
     params = problem.reported(result.theta)
     if problem.centre is None:
         return params, result
     theta = problem.centred(params)
-    moved = jnp.max(jnp.abs(theta - result.theta), initial=0.0)
     value, grad = problem.value_and_grad(theta)
     evidence = result.evidence
     value = value + problem.penalty(theta)
-    cost = 2 * jnp.abs(value) * moved**2
+    cost = _cost(problem, theta, value, theta - result.theta)
     grown = jnp.maximum(value - result.value, 0.0) + slack(value)
     gap = jnp.minimum(together(evidence.gap, cost), evidence.gap + grown)
     enough = tolerance(getattr(solver, "tol", None), value, problem.unit())
@@ -68,6 +68,20 @@ def _rounded(solver: Solver, problem: Problem, result: Result) -> tuple[Any, Res
     status = jnp.where(lost, jnp.int32(Status.STALLED), evidence.status)
     evidence = evidence._replace(gap=gap, status=status)
     return params, result._replace(theta=theta, value=value, grad=grad, evidence=evidence)
+
+
+def _cost(problem: Problem, theta: Array, value: Array, moved: Array) -> Array:
+    """What a small move away from where the slope is zero costs, () nats.
+
+    By δ at most, every logit, of which models with proofs know the cost; of others, half of the
+    curvature along the move.
+    """
+    proofs = problem.model.certificates
+    if proofs is not None:
+        size = jnp.max(jnp.abs(moved), initial=0.0)
+        return proofs.shift_cost(problem, theta, value, size)
+    _, change = jax.jvp(lambda theta: problem.value_and_grad(theta)[1], (theta,), (moved,))
+    return jnp.maximum(vdot(moved, change), 0.0) / 2
 
 
 def conditions(problem: Problem, theta: Array, grad: Array) -> Array:

@@ -14,7 +14,7 @@ from jaxprob.contract import Model, Trait
 from jaxprob.data import Data, check_scalar
 from jaxprob.data.centring import centred
 from jaxprob.data.checks import host_view
-from jaxprob.fit.arguments import check_penalties, check_solver, default_solver, start_from
+from jaxprob.fit.arguments import check_penalties, check_solver, default_for, start_from
 from jaxprob.problem.problem import Problem, Rows, Shards, block_bytes
 from jaxprob.runtime.buckets import bucket, filled
 from jaxprob.solvers.driver import Solver
@@ -125,7 +125,7 @@ def in_bucket(problem: Problem, solvers: Sequence[Solver]) -> Problem:
 
 def solvers_for(problem: Problem, *, traced: bool) -> list[Solver]:
     """Solvers to try in turn, the fastest for the shape of the data first."""
-    default = default_solver(problem.model, has_l1=problem.l1 is not None, firth=problem.firth)
+    default = default_for(problem)
     n, d = problem.data.x.shape
     is_small = n < _MANY_ROWS * (d + 1) or n * problem.num_params() ** 2 < _MUCH_WORK
     some_do = Trait.SUM in problem.offers and not problem.firth

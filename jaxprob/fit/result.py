@@ -9,13 +9,14 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.contract import Model, Status, Trait, is_usable
+from jaxprob.fit.arguments import default_for
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.problem.problem import Problem, Rows
 from jaxprob.reports.report import Report, report
 from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Result, Trace, run
-from jaxprob.solvers.newton import newton
+from jaxprob.solvers.newton import Newton
 from jaxprob.solvers.plain_newton import plain_newton, suits
 
 
@@ -75,8 +76,8 @@ class Fit:
         objective: () nats, what was maximised: the log-likelihood, or the evidence lower bound of
             models that have one, less penalties and with the logarithm of the prior.
         gap: () nats, how far the objective is from its maximum; infinite where nothing is known.
-            For models with certificates (logistic and softmax regression) a proved bound that
-            holds in spite of rounding, zero for formulas and for searches that compared all
+            For models with certificates (logistic, softmax and Poisson regression) a proved bound
+            that holds in spite of rounding, zero for formulas and for searches that compared all
             choices. Otherwise, with latent variables, Firth's penalty, densities made of the
             examples and models of your own without certificates, it is an estimate, and about a
             maximum near the start.
@@ -228,17 +229,18 @@ def _null(problem: Problem) -> Array:
         model=replace(model, certificates=None),
         centre=None,
     )
-    if suits(newton(), bare):
-        found = _plain_null(bare)
+    solver = default_for(bare)
+    if suits(solver, bare):
+        found = _plain_null(solver, bare)
         if int(found.evidence.status) == Status.CONVERGED:
             return -found.value
     return null_of(problem)
 
 
 @eager_jit
-def _plain_null(bare: Problem) -> Result:
-    zeros = jnp.zeros(bare.num_params(), bare.data.x.dtype)
-    return plain_newton(newton(), bare, zeros, jnp.int32(0), jnp.int32(newton().max_steps))
+def _plain_null(solver: Newton, bare: Problem) -> Result:
+    most = jnp.int32(solver.max_steps)
+    return plain_newton(solver, bare, bare.start(), jnp.int32(0), most)
 
 
 @jax.jit
@@ -255,6 +257,8 @@ def null_of(problem: Problem) -> Array:
     fixed = Problem(jax.tree.map(jax.lax.stop_gradient, rows), None, None, bare, False, None)
     theta = jnp.zeros(fixed.num_params(), rows.x.dtype)
     if len(theta):
-        theta = jax.lax.stop_gradient(run(newton(), fixed, theta).theta)
+        solver = default_for(fixed)
+        found = run(solver, fixed, jax.lax.stop_gradient(fixed.start_for(solver)))
+        theta = jax.lax.stop_gradient(found.theta)
     params = fixed.unravel(theta)
     return model.objective.value(params, *rows.examples, rows.weights, **rows.extras)

@@ -80,7 +80,7 @@ def choose_l2(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features; scale them first, as one penalty acts on all.
-        y: (n,) labels.
+        y: (n,), as the model has it.
         key: a typed PRNG key, for dealing the examples into folds.
         values: (m,) > 0, the grid to start from; 25 over eight decades where None.
         num_folds: K.

@@ -48,7 +48,7 @@ def fit_many(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features, or (B, n, d).
-        y: (n,) labels 0..K-1, or (B, n); none for a density of x alone.
+        y: (n,) labels 0..K-1, counts or numbers, or (B, n); none for a density of x alone.
         in_axes: for arguments by name, where the lane axis is if not the first, None for shared:
             `{"weights": 1}` for weights (n, B).
         weights: (n,) of the examples, or (B, n).
@@ -95,7 +95,8 @@ def fit_many(
     with eval_context():  # concrete arrays are fitted also while something else is traced
         lanes, names = make_lanes(model, given, init, in_axes, key=key, firth=firth)
         if solver is None:
-            solver = default_solver(model, has_l1=l1 is not None, firth=firth)
+            has_l1, has_l2 = l1 is not None, l2 is not None
+            solver = default_solver(model, has_l1=has_l1, has_l2=has_l2, firth=firth)
         check_solver(solver, lanes.problem(0))
         lanes = lanes.recentred(solver)
         return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)

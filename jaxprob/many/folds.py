@@ -21,7 +21,7 @@ def folds(
     """Assign each example to one of K folds, several times over.
 
     Args:
-        y: (n,) labels.
+        y: (n,) labels, or anything where folds are not stratified.
         key: a typed PRNG key.
         num_folds: K.
         repeats: R, how many assignments.

@@ -103,7 +103,7 @@ def fit_groups(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         groups: (n,) of any type that sorts: to which group each example belongs.
         weights: (n,) of the examples.
         offset: as of `jaxprob.fit`.

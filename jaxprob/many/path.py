@@ -97,7 +97,7 @@ def path(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features; scale them first, as one penalty acts on all.
-        y: (n,) labels.
+        y: (n,), as the model has it.
         values: (m,) penalties λ ≥ 0 in any order; l2 = (1 - r) λ and l1 = r λ. Evenly spaced in
             log λ from the largest that matters where None.
         l1_ratio: r, between 0 (ridge) and 1 (lasso).
@@ -162,7 +162,7 @@ def penalties(
     Args:
         model: with penalised parameters.
         x: (n, d) features.
-        y: (n,) labels.
+        y: (n,), as the model has it.
         l1_ratio: between 0 and 1.
         num_values: m ≥ 1.
         smallest: the last, as a part of the first, between 0 and 1; 1e-4 with l1 and 1e-7 without
@@ -204,7 +204,7 @@ def _steepest(problem: Problem) -> Array:
     x = problem.data.x
     bare = replace(problem, data=problem.data._replace(x=x[:, :0]))
     bare = replace(bare, model=replace(bare.model, certificates=None))
-    theta = problem.start()
+    theta = jnp.where(problem.mask(), 0.0, problem.start())
     if bare.num_params():
         free = minimise(newton(), bare, bare.start()).theta
         theta = theta.at[np.flatnonzero(~_mask(problem))].set(free)

@@ -230,7 +230,7 @@ def bootstrap(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         key: a typed PRNG key.
         num_replicates: B.
         scheme: "multinomial", "poisson" or "bayesian", see the module.
@@ -289,7 +289,8 @@ def _resampled(
     """Fits of reweighted examples, which start from the fit of all."""
     start = lanes.base.centred(base.params) if bool(base.usable) else None
     if solver is None:
-        solver = default_solver(base.model, has_l1=base.l1 is not None, firth=base.firth)
+        has_l1, has_l2 = base.l1 is not None, base.l2 is not None
+        solver = default_solver(base.model, has_l1=has_l1, has_l2=has_l2, firth=base.firth)
     return run(
         lanes,
         solver,
@@ -419,7 +420,7 @@ def jackknife(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         weights: (n,) of the examples.
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0.

@@ -122,7 +122,7 @@ def restarts(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         key: a typed PRNG key.
         num_starts: B.
         scale: the standard deviation of the noise in each parameter; where None, none for models
@@ -158,7 +158,7 @@ def restarts(
     rows = Rows(*data[:4])
 
     def own_start(key: Array) -> tuple[Array, Callable[[Array], Any]]:
-        return ravel_pytree(model.init(key, *rows.examples, weights=rows.weights))
+        return ravel_pytree(model.init(key, *rows.examples, weights=rows.weights, **rows.extras))
 
     if scale is None:
         first, second = (own_start(key)[0] for key in jax.random.split(key))

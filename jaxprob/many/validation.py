@@ -235,11 +235,11 @@ def cross_validate(
     Args:
         model: such as `jaxprob.models.logistic.model()`.
         x: (n, d) features.
-        y: (n,) labels, None for a density of x alone.
+        y: (n,), as the model has it; None for a density of x alone.
         key: a typed PRNG key, for dealing the examples into folds; None where `folds` is given.
         num_folds: K.
         repeats: R, how often they are dealt anew.
-        stratified: whether each fold gets its share of every class.
+        stratified: whether each fold gets its share of every class, where y is labels.
         groups: (n,) of any type: examples of a group stay together.
         folds: (n,) or (R, n) the fold of each example, 0..K-1, instead of dealing them.
         weights: (n,) of the examples, in fits and scores.
@@ -272,8 +272,8 @@ def cross_validate(
     data = check_data_of(model, x, y, weights, offset)
     if folds is None:
         options = {"num_folds": num_folds, "stratified": stratified, "groups": groups}
-        one_class = np.zeros(len(data.x), np.int32)
-        labels = one_class if data.y is None else data.y
+        has_classes = model.variables.num_classes is not None
+        labels = data.y if has_classes else np.zeros(len(data.x), np.int32)
         fold = assign(labels, key, repeats=repeats, **options)  # pyright: ignore[reportArgumentType]
     else:
         fold = _given_folds(folds, len(data.x))

@@ -13,7 +13,9 @@ from jaxprob.models.mixtures import dirichlet_mixture as dirichlet_mixture
 from jaxprob.models.mixtures import gaussian_mixture as gaussian_mixture
 from jaxprob.models.neighbours import knn_classifier as knn_classifier
 from jaxprob.models.neighbours import knn_density as knn_density
+from jaxprob.models.regression import linear as linear
 from jaxprob.models.regression import logistic as logistic
+from jaxprob.models.regression import poisson as poisson
 from jaxprob.models.regression import softmax as softmax
 from jaxprob.models.trees import decision_tree as decision_tree
 from jaxprob.models.trees import random_forest as random_forest

@@ -1,6 +1,8 @@
 """Accurate log-space functions, and fast passes over a data matrix."""
 
 from jaxprob.numerics.compensated import compensated_matvec as compensated_matvec
+from jaxprob.numerics.counts import poisson_log_prob as poisson_log_prob
+from jaxprob.numerics.counts import poisson_misfit as poisson_misfit
 from jaxprob.numerics.logspace import bernoulli_log_prob as bernoulli_log_prob
 from jaxprob.numerics.logspace import (
     bernoulli_log_prob_and_score as bernoulli_log_prob_and_score,

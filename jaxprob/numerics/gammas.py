@@ -30,7 +30,7 @@ def log_beta(a: Array, b: Array) -> Array:
     small, large = jnp.minimum(a, b), jnp.maximum(a, b)
     safe = jnp.maximum(large, _LARGE)
     ratio = jnp.log1p(small / safe)
-    by_series = _remainder(safe) - _remainder(small + safe)
+    by_series = stirling_remainder(safe) - stirling_remainder(small + safe)
     by_series += small - small * jnp.log(safe) - (small + safe - 0.5) * ratio
     directly = gammaln(large) - gammaln(small + large)
     return gammaln(small) + jnp.where(large < _LARGE, directly, by_series)
@@ -43,8 +43,19 @@ def _log_beta_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return log_beta(a, b), (digamma(a) - whole) * da + (digamma(b) - whole) * db
 
 
-def _remainder(z: Array) -> Array:
-    """Log Γ(z) - (z - ½) log z + z - ½ log 2π."""
+def stirling_remainder(z: Array) -> Array:
+    """Log Γ(z) - (z - ½) log z + z - ½ log 2π, for z ≥ 10.
+
+    Args:
+        z: floating.
+
+    Returns:
+        As z is.
+
+    Example:
+        >>> round(float(stirling_remainder(jnp.array(10.0))), 6)
+        0.008331
+    """
     square, value = 1 / (z * z), jnp.zeros_like(z)
     for term in reversed(_STIRLING):
         value = value * square + term

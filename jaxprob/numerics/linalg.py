@@ -15,6 +15,7 @@ from jaxprob.numerics.products import matmul
 _LARGE = 256  # parameters
 _THREADED = 112  # rows, from which on the linear algebra library uses threads for a factor
 _BLOCK = 16  # columns
+_ROUNDS = 3  # of `triangular_root`
 _MOST_ROUNDING = 0.5  # of the curvature along some direction, beyond which it says nothing
 
 
@@ -190,6 +191,11 @@ def _cholesky_rule(axis_size: int, in_batched: list[bool], a: Array, needed: Arr
     return jax.lax.platform_dependent(a, needed, cpu=one_by_one, default=at_once), True
 
 
+def inverse_of_upper(upper: Array) -> Array:
+    """R⁻¹ of an upper triangular matrix (p, p); not finite where it has none."""
+    return _inverse_of_lower(upper.T).T if len(upper) else upper
+
+
 def _inverse_of_lower(lower: Array) -> Array:
     """L⁻¹, from the inverses of small blocks on the diagonal, joined two by two."""
     p, above = len(lower), (len(lower) - 1).bit_length()  # p <= 2**above
@@ -238,6 +244,13 @@ def eigh(a: Array) -> tuple[Array, Array]:
 
 
 @sequential_vmap
+def svd(a: Array) -> tuple[Array, Array, Array]:
+    """Singular values and vectors U, s, Vᵀ of a matrix (p, q), of many one after another."""
+    left, values, right = jnp.linalg.svd(a, full_matrices=False)
+    return left, values, right
+
+
+@sequential_vmap
 def _solve(a: Array, v: Array) -> Array:
     return jnp.linalg.solve(a, v)
 
@@ -250,6 +263,41 @@ def solve(a: Array, v: Array) -> Array:
         solve=lambda _, v: _solve(a, v),
         transpose_solve=lambda _, v: _solve(a.T, v),
     )
+
+
+def triangular_root(a: Array) -> Array:
+    """An upper triangular R (q, q) with RᵀR = aᵀa for a (n, q), with the digits that aᵀa loses.
+
+    By products alone, where Householder's reflections would use the linear algebra library for
+    every lane: a Cholesky factor of aᵀa, plus what rounding may take, is good enough to make the
+    columns nearly orthogonal, and those of the rest are, the third time to rounding. A direction
+    in which a is zero ends at some q ε.
+
+    Args:
+        a: (n, q).
+
+    Returns:
+        (q, q).
+
+    Example:
+        >>> triangular_root(jnp.array([[3.0], [4.0]])).round(4).tolist()
+        [[5.0]]
+
+    References:
+        Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa, Shifted Cholesky QR for computing the
+        QR factorization of ill-conditioned matrices, SIAM Journal on Scientific Computing 42, 2020.
+    """
+    most = jnp.max(jnp.abs(a), axis=0, initial=0.0)
+    some = jnp.where(most > 0, most, 1.0)
+    a = a / some[None, :]
+    lengths = jnp.sqrt(jnp.sum(a**2, axis=0))
+    a = a / jnp.where(lengths > 0, lengths, 1.0)[None, :]
+    eye = jnp.eye(a.shape[1], dtype=a.dtype)
+    root, ridge = eye, 4 * len(eye) * jnp.finfo(a.dtype).eps
+    for _ in range(_ROUNDS):
+        lower, inverse = cholesky(matmul(a.T, a) + ridge * eye)
+        a, root = matmul(a, inverse.T), matmul(lower.T, root)
+    return root * (lengths * most)[None, :]
 
 
 def _in_halves(a: Array) -> tuple[Array, Array]:

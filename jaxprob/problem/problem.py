@@ -65,6 +65,8 @@ class Problem:
         traits = self.model.offers
         if self.firth:
             traits &= ~(Trait.FORMULA | Trait.EXPECTATION | Trait.PROVED)
+        if self.l2 is not None or self.l1 is not None:
+            traits &= ~Trait.FORMULA
         by_hand = self.model.objective.information is not None
         affordable = by_hand or self.num_params() <= _MOST_CURVED
         smooth = Trait.SMOOTH in traits
@@ -87,7 +89,7 @@ class Problem:
         """(p,) where the model starts."""
         data = self.data
         key = None if self.key is None else jax.random.wrap_key_data(self.key)
-        start = self.model.init(key, *data.examples, weights=data.weights)
+        start = self.model.init(key, *data.examples, weights=data.weights, **data.extras)
         return ravel_pytree(start)[0].astype(data.x.dtype)
 
     def start_for(self, solver: Any) -> Array:
@@ -302,9 +304,10 @@ class Problem:
 
     def _statistics(self, form: Formula) -> Any:
         """What the likelihood knows of the rows, over the devices that hold them."""
+        less = {} if self.centre is None else {"centre": self.centre}
 
         def of_rows(data: Rows) -> Any:
-            return form.statistics(*data.examples, data.weights, **data.extras)
+            return form.statistics(*data.examples, data.weights, **data.extras, **less)
 
         if self.shards is None:
             return of_rows(self.data)

@@ -98,6 +98,8 @@ def report(fits: Any) -> Report:
     gaps, grads = (np.atleast_1d(a).ravel()[converged] for a in (fits.gap, fits.grad_norm))
     some = len(steps) > 0
     gap = float(gaps.max()) if some else math.nan
+    penalised = fits.l2 is not None or fits.l1 is not None
+    close = closeness(fits.model, gap, firth=fits.firth, penalised=penalised) if some else ""
     return Report(
         num_lanes=len(status),
         counts={s: found[s] for s in Status if found[s]},
@@ -105,7 +107,7 @@ def report(fits: Any) -> Report:
         num_steps=(steps.min(), float(np.median(steps)), steps.max()) if some else (0, math.nan, 0),
         gap=gap,
         grad_norm=float(grads.max()) if some else math.nan,
-        closeness=closeness(fits.model, gap, firth=fits.firth) if some else "",
+        closeness=close,
     )
 
 

@@ -281,7 +281,8 @@ def _curvature(fit: Fit) -> np.ndarray:
 
 def _evidence(fit: Fit, status: Status, names: tuple[str, ...]) -> str:
     gap, steps = float(fit.gap), int(fit.num_steps)
-    close = closeness(fit.model, gap, firth=fit.firth)
+    penalised = fit.l2 is not None or fit.l1 is not None
+    close = closeness(fit.model, gap, firth=fit.firth, penalised=penalised)
     after = f", after {steps} step{'s' * (steps != 1)}" if steps else ""
     if status is Status.CONVERGED:
         return f"{close}{after}."

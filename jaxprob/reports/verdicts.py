@@ -30,7 +30,7 @@ _WORDS = {
     ),
     Status.NO_DATA: ("all weights are zero", "give some example a positive one"),
     Status.INVALID_INPUT: (
-        "labels, weights or features are out of their range",
+        "y, weights or features are out of their range",
         "jaxprob.fit outside of jax.jit says which",
     ),
     Status.COLLAPSED: ("a density has shrunk onto a point", "drop what is constant"),
@@ -113,13 +113,14 @@ def check_optimum(fit: Any) -> None:
     )
 
 
-def is_of_the_whole(model: Model, gap: float, *, firth: bool) -> bool:
+def is_of_the_whole(model: Model, gap: float, *, firth: bool, penalised: bool = False) -> bool:
     """Whether a gap is proved, and about the maximum of the whole objective.
 
     Args:
         model: what was fitted.
         gap: nats.
         firth: whether with Firth's penalty, which is not convex.
+        penalised: whether with l1 or l2.
 
     Returns:
         False where it is estimated, or about a maximum near the start.
@@ -131,17 +132,19 @@ def is_of_the_whole(model: Model, gap: float, *, firth: bool) -> bool:
         >>> is_of_the_whole(gaussian_mixture.model(2), 1e-9, firth=False)
         False
     """
-    compared = bool((Trait.SEARCH | Trait.FORMULA) & model.offers)
+    without = Trait(0) if penalised else Trait.FORMULA
+    compared = bool((Trait.SEARCH | without) & model.offers)
     return (gap == 0 and compared) or (Trait.PROVED in model.offers and not firth)
 
 
-def closeness(model: Model, gap: float, *, firth: bool) -> str:
+def closeness(model: Model, gap: float, *, firth: bool, penalised: bool = False) -> str:
     """What a gap says, in words.
 
     Args:
         model: what was fitted.
         gap: nats.
         firth: whether with Firth's penalty.
+        penalised: whether with l1 or l2.
 
     Returns:
         Such as "proved to be within 1.0e-09 nats of the maximum".
@@ -153,7 +156,7 @@ def closeness(model: Model, gap: float, *, firth: bool) -> str:
         >>> closeness(gaussian_mixture.model(2), 1e-9, firth=False)
         'estimated to be within 1.0e-09 nats of a maximum near the start'
     """
-    proved = is_of_the_whole(model, gap, firth=firth)
+    proved = is_of_the_whole(model, gap, firth=firth, penalised=penalised)
     if Trait.SEARCH in model.offers:
         rest = "all were compared" if proved else "there may be better ones that were not tried"
         return f"the best of the choices that the model compares; {rest}"

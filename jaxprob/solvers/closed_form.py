@@ -28,7 +28,7 @@ class ClosedForm:
     max_steps = 0
     needs = Trait.FORMULA
     takes_l1 = False
-    recentres = False
+    recentres = True
     sums = True
     takes_known = False
     takes_start = False

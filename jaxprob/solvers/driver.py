@@ -187,7 +187,7 @@ def wants_proof(solver: Solver, problem: Problem) -> bool:
 
 
 def advance(
-    solver: Solver, problem: Problem, fixed: Any, progress: Progress, proved: Array | Status
+    solver: Solver, problem: Problem, fixed: Any, progress: Progress, proved: Evidence
 ) -> Progress:
     """One step of a run, the same for every driver: a program of its own, or one of many lanes.
 
@@ -196,10 +196,10 @@ def advance(
         problem: what.
         fixed: what `solver.prepare` has made.
         progress: where the run is.
-        proved: () int32, what the data alone say, see `no_optimum`; MAX_STEPS for nothing new.
+        proved: what the data alone say, see `no_optimum`; `no_verdict` for nothing new.
     """
     old, k, num_steps = progress
-    state = checked(problem, solver.step(problem, fixed, old, k), jnp.int32(proved))
+    state = checked(problem, solver.step(problem, fixed, old, k), proved)
     counts = (k > 0) & (solver.trains | jnp.any(state.theta != old.theta))  # else it only looked
     return Progress(state, k + 1, num_steps + counts)
 
@@ -209,21 +209,25 @@ def is_open(solver: Solver, state: State, k: Array) -> Array:
     return is_undecided(state) & (k <= solver.max_steps)
 
 
-def no_optimum(problem: Problem) -> Array:
-    """() int32, the Status that says why the data have no finite optimum; MAX_STEPS if unknown.
+def no_optimum(problem: Problem) -> Evidence:
+    """Why the data have no finite optimum; MAX_STEPS if unknown.
 
-    CLASS_ABSENT for a class without examples, COLLAPSED for a density that can shrink onto points.
+    Such as CLASS_ABSENT for a class without examples, COLLAPSED for a density that can shrink onto
+    points.
     """
     proofs, data, open_ = problem.certificates, problem.data, jnp.int32(Status.MAX_STEPS)
+    infinite = jnp.asarray(jnp.inf, data.x.dtype)
+    none = jnp.zeros(problem.num_params(), data.x.dtype)
     if problem.model.objective.unbounded is not None:
-        unbounded = problem.model.objective.unbounded(*data.examples, data.weights)
-        return jnp.where(unbounded, jnp.int32(Status.COLLAPSED), open_)
+        unbounded = problem.model.objective.unbounded(*data.examples, data.weights, **data.extras)
+        return Evidence(jnp.where(unbounded, jnp.int32(Status.COLLAPSED), open_), infinite, none)
     if proofs is None:
-        return open_
-    return jnp.where(proofs.absent(problem), jnp.int32(Status.CLASS_ABSENT), open_)
+        return Evidence(open_, infinite, none)
+    status, direction = proofs.hopeless(problem)
+    return Evidence(status, infinite, direction)
 
 
-def checked(problem: Problem, state: State, proved: Array) -> State:
+def checked(problem: Problem, state: State, proved: Evidence) -> State:
     """The state, with the verdicts NON_FINITE where its value is, and what is proved of the data.
 
     With Firth's penalty the value is infinite where the information is singular.
@@ -231,11 +235,13 @@ def checked(problem: Problem, state: State, proved: Array) -> State:
     infinite = Status.SINGULAR if problem.firth else Status.NON_FINITE
     finite = jnp.isfinite(state.value)
     old = state.evidence
-    hopeless = proved != Status.MAX_STEPS
-    status = jnp.where(hopeless, proved, old.status)
+    hopeless = proved.status != Status.MAX_STEPS
+    status = jnp.where(hopeless, proved.status, old.status)
     status = jnp.where(finite, status, jnp.int32(infinite))
     gap = jnp.where(hopeless | ~finite, jnp.inf, old.gap)
-    return state._replace(evidence=old._replace(status=status, gap=gap))
+    given = hopeless & jnp.any(proved.direction != 0)
+    direction = jnp.where(given, proved.direction, old.direction)
+    return state._replace(evidence=Evidence(status, gap, direction))
 
 
 def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:

@@ -243,6 +243,7 @@ def _verdict(
     certificates, enough = problem.certificates, tolerance(tol, at.value, problem.unit())
     if certificates is None:
         gap = whole = decrement  # to first order, and no bound
+        noise = jnp.zeros_like(gap)
     else:
         at = at._replace(wanted=at.wanted | (decrement <= _NEAR_ENOUGH * enough))
         infinite = jnp.full_like(at.value, jnp.inf)
@@ -257,7 +258,9 @@ def _verdict(
     overflow = ~jnp.all(jnp.isfinite(factor.lower))
     evidence = with_status(evidence, overflow, Status.NON_FINITE)
     evidence = with_status(evidence, (gap <= enough) & factor.singular(), Status.SINGULAR)
-    return with_status(evidence, evidence.gap <= enough, Status.CONVERGED)
+    evidence = with_status(evidence, evidence.gap <= enough, Status.CONVERGED)
+    drowned = (noise > enough) & (gap <= noise / 4) & jnp.isfinite(noise) & ~factor.singular()
+    return with_status(evidence, drowned, Status.STALLED)  # no step can help
 
 
 def judge(

@@ -133,7 +133,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     Args:
         fit: converged, from `jaxprob.fit` or `jaxprob.fit_many`, with l2 and without l1.
         x: (m, d) features of the validation examples.
-        y: (m,) their labels, None for a density of x alone.
+        y: (m,), as the model has it; None for a density of x alone.
         weights: (m,) of the validation examples.
         offset: (m,) or (m, K).
 

@@ -34,6 +34,7 @@ from jaxprob.solvers.driver import (
     is_open,
     is_unproved,
     no_optimum,
+    no_verdict,
     seek,
     wants_proof,
 )
@@ -253,7 +254,7 @@ def _plain(
         theta = problem.start_for(solver) if theta is None else theta
         result = plain_newton(solver, problem, theta, jnp.int32(0), jnp.int32(solver.max_steps))
         evidence, open_ = result.evidence, jnp.int32(Status.MAX_STEPS)
-        sound = _of_data(problem, unchecked, no_optimum(problem)) == open_
+        sound = _of_data(problem, unchecked, no_optimum(problem).status) == open_
         sound &= evidence.status == Status.CONVERGED
         evidence = evidence._replace(status=jnp.where(sound, evidence.status, open_))
         return _found(solver, problem, result._replace(evidence=evidence))
@@ -302,7 +303,7 @@ def _rest(
         def one(problem: Problem, prepared: Any, progress: Progress, is_open: Array) -> Progress:
             found, fixed = prepared
             problem = replace(problem, hyperparameters=found)
-            new = advance(solver, problem, fixed, progress, Status.MAX_STEPS)
+            new = advance(solver, problem, fixed, progress, no_verdict(progress.state.theta))
             return jax.tree.map(partial(jnp.where, is_open), new, progress)
 
         return batch.map(one, prepared, progress, unfinished(progress)), count + 1

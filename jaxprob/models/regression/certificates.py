@@ -11,6 +11,10 @@ is feasible for the Fenchel dual of the problem whenever all e ≥ -1, and the d
 
     f - f* ≤ Σ_i c_i KL(q_i ‖ p_i) + ‖ρ‖² / (2 l2)                        (over penalised ρ)
 
+Counts with rates μ_i = e^(z_i) are no different: with μ for p and e_i = ż_i, nothing has to sum to
+one, and KL(q ‖ μ) = q log(q/μ) - q + μ = μ ((1 + e) log(1 + e) - e), as for each class. What is
+said below of p, e and KL holds of them, too; `jaxprob.models.regression.families` has what differs.
+
 With every e > -1 and no penalty this also proves that a finite maximum exists: q is then a strictly
 positive solution of Aᵀα = 0 (Stiemke's alternative to separation).
 
@@ -27,7 +31,8 @@ at most (√gap + √η)² with, to first order,
     η = ½ δgᵀ H⁻¹ δg + ½ eᵀ H⁻¹ e,        δgᵀ H⁻¹ δg ≤ Σ_i c_i Var_p(ε_i)
 
 The last because δg is a combination of the columns of √(c p) X, of which H is the Gram matrix: how
-badly these are conditioned does not matter. And Var_p(ε) ≤ (2 max |ε|)² (1 - p_y). Of the computed
+badly these are conditioned does not matter. And Var_p(ε) ≤ (2 max |ε|)² (1 - p_y); of a rate, which
+is off by a factor e^ε, μ ε² is in its place. Of the computed
 curvature only what rounding leaves is relied on, see `jaxprob.numerics.linalg.Factor.beyond`.
 
 How a direction of separation is found is in `jaxprob.models.regression.separation`.
@@ -37,7 +42,6 @@ approach to probabilistic rounding error analysis, SIAM Journal on Scientific Co
 (errors of inner products grow as √d).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -48,9 +52,8 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import Bind, Certificates, Point
-from jaxprob.models.regression.predictors import pull_back, spread
+from jaxprob.models.regression.families import Family
 from jaxprob.models.regression.separation import separation
-from jaxprob.numerics import categorical_log_prob, softmax
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import Factor, Inverse
 from jaxprob.numerics.products import matmul, vdot
@@ -61,21 +64,21 @@ _MOST_NOISE = 0.125
 _PROBES = 4  # of what rounding may do
 
 
-def certificates_of(logits: Bind, *, first: int = 0) -> Certificates:
-    """The certificates of a model, given its logits.
+def certificates_of(family: Family) -> Certificates:
+    """The certificates of a model.
 
     Args:
-        logits: (params, x, offset) -> (n, K).
-        first: the column of the logits that belongs to the first row of the weights.
+        family: what y is, given its logits.
     """
     return Certificates(
-        bound=Bind(bound, logits=logits, first=first),
-        chord_bound=Bind(chord_bound),
-        separation=Bind(separation, logits=logits, first=first),
-        absent=Bind(absent),
-        logit_range=Bind(logit_range),
-        least_mass=Bind(least_mass, logits=logits),
-        noise=Bind(noise_of),
+        bound=Bind(bound, family=family),
+        chord_bound=Bind(chord_bound, family=family),
+        separation=Bind(separation, family=family),
+        hopeless=Bind(hopeless, family=family),
+        logit_range=Bind(logit_range, family=family),
+        least_mass=Bind(least_mass, family=family),
+        noise=Bind(noise_of, family=family),
+        shift_cost=Bind(shift_cost, family=family),
     )
 
 
@@ -85,8 +88,7 @@ def bound(
     step: Array,
     factor: Factor | Inverse,
     *,
-    logits: Callable[..., Array],
-    first: int,
+    family: Family,
 ) -> tuple[Array, Array]:
     """A bound on the distance to the optimum, infinite where none is proved to exist.
 
@@ -97,35 +99,29 @@ def bound(
         at: where to look.
         step: (p,) the Newton step there; with l1, the proximal one.
         factor: of the Hessian there.
-        logits: (params, x, offset) -> (n, K).
-        first: the column of the logits that belongs to the first row of the weights.
+        family: what y is, given its logits.
 
     Returns:
         The bound and what rounding can hide, () nats each, which `together` puts together.
     """
-    data = problem.data
-
-    def probabilities(theta: Array) -> Array:
-        return softmax(logits(problem.unravel(theta), data.x, data.offset))
 
     def exact(theta: Array, step: Array) -> Array:
-        p = probabilities(theta)
-        return duality_gap(problem, theta, at.grad, step, p, logits=logits, first=first)
+        return duality_gap(problem, theta, at.grad, step, family=family)
 
     if problem.l1 is not None:
         gap = exact(at.theta, step)
     else:
-        moved = _farthest(problem, step)
+        moved = _farthest(problem, step, family)
         gap = _near_gap(problem, at, step, moved)
         if at.wanted is not False:
             gap = only_if(at.wanted & ~(moved <= -_LEAST_E), exact, gap, at.theta, step)
-    reach, noise = _hidden(problem, at.theta, at.value, factor)
+    reach, noise = _hidden(problem, at.theta, at.value, factor, family)
     if problem.penalised:
         return gap, noise
 
     def closer(theta: Array) -> Array:
-        sizes = _rounding(problem, problem.unravel(theta), probabilities(theta))
-        return jnp.max(jax.vmap(partial(_farthest, problem))(_probes(factor, sizes)))
+        sizes = _rounding(problem, theta, family)
+        return jnp.max(jax.vmap(lambda v: _farthest(problem, v, family))(_probes(factor, sizes)))
 
     if at.wanted is not False:
         hidden = at.wanted & jnp.isfinite(gap) & ~(reach < _MOST_NOISE)
@@ -141,6 +137,8 @@ def chord_bound(
     moved: Array,
     factor: Factor | Inverse,
     apart: Array,
+    *,
+    family: Family,
 ) -> Array:
     """A bound on the distance to the optimum from the Hessian at an earlier point.
 
@@ -157,25 +155,28 @@ def chord_bound(
         moved: (p,) theta less the point of the Hessian.
         factor: of that Hessian.
         apart: ().
+        family: what y is, given its logits.
 
     Returns:
         (), nats; infinite where this proves nothing.
     """
-    growth = factor.beyond(jnp.exp(_farthest(problem, moved) + apart))
+    growth = factor.beyond(jnp.exp(_farthest(problem, moved, family) + apart))
     squares = vdot(grad, factor.solve(grad))
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
     most = _of_columns(problem.unravel(theta), columns, jnp.ones((), theta.dtype))
     lengths = jnp.sqrt(jnp.sum((most / factor.scale) ** 2) * factor.largest())
     spread = growth * lengths * jnp.sqrt(jnp.maximum(squares, 0.0))
     sound = (spread <= -_LEAST_E) & factor.untouched() & ~factor.singular()
-    reach, noise = _hidden(problem, theta, value, factor)
+    reach, noise = _hidden(problem, theta, value, factor, family)
     if not problem.penalised:
         sound &= (growth * reach < _MOST_NOISE) | problem.shrunk()
     gap = together(_kappa(spread) * growth * squares, growth * noise)
     return jnp.where(sound, gap, jnp.inf)
 
 
-def noise_of(problem: Any, theta: Array, value: Array, factor: Factor | Inverse) -> Array:
+def noise_of(
+    problem: Any, theta: Array, value: Array, factor: Factor | Inverse, *, family: Family
+) -> Array:
     """What rounding can hide: η of the module's docstring.
 
     Args:
@@ -183,11 +184,12 @@ def noise_of(problem: Any, theta: Array, value: Array, factor: Factor | Inverse)
         theta: (p,) where to look.
         value: () the objective there.
         factor: of a Hessian near there.
+        family: what y is, given its logits.
 
     Returns:
         (), nats.
     """
-    return _hidden(problem, theta, value, factor)[1]
+    return _hidden(problem, theta, value, factor, family)[1]
 
 
 def together(gap: Array, noise: Array) -> Array:
@@ -223,7 +225,7 @@ def _signs(sizes: Array) -> Array:
 
 
 def _hidden(
-    problem: Any, theta: Array, value: Array, factor: Factor | Inverse
+    problem: Any, theta: Array, value: Array, factor: Factor | Inverse, family: Family
 ) -> tuple[Array, Array]:
     """How far rounding, pushed through H⁻¹, could move a logit, and what it can hide (nats).
 
@@ -231,22 +233,22 @@ def _hidden(
     """
     params, eps = problem.unravel(theta), jnp.finfo(theta.dtype).eps
     columns = jnp.max(jnp.abs(problem.data.x), axis=0)
-    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
-    logit = vdot(columns, heaviest)
-    sums = _of_columns(params, 4 * eps * value * columns, 4 * eps * value)
+    logit = family.largest_logit(problem, params, columns)
+    of_residuals, of_means = family.masses(problem, theta, value)
+    sums = _of_columns(params, 4 * eps * columns, jnp.asarray(4 * eps, theta.dtype))
     pushed = _probes(factor, sums)
     reach = (1 + logit) * jnp.max(jax.vmap(partial(_most_spread, problem))(pushed))
-    of_sums = jnp.max(jax.vmap(vdot)(pushed, _signs(sums)))
-    of_logits = 4 * value * (eps * len(columns) ** 0.5 * logit) ** 2
+    reach = jnp.maximum(of_residuals, of_means) * reach
+    of_sums = of_residuals**2 * jnp.max(jax.vmap(vdot)(pushed, _signs(sums)))
+    of_logits = 4 * of_means * (eps * len(columns) ** 0.5 * logit) ** 2
     if problem.l1 is not None:  # see `_sparse_gap`, which knows of the rounding of sums
         of_sums = jnp.zeros_like(of_logits)
     return reach, (jnp.maximum(of_sums, 0.0) + of_logits) / 2
 
 
-def _farthest(problem: Any, step: Array) -> Array:
+def _farthest(problem: Any, step: Array, family: Family) -> Array:
     """The furthest that a step moves a logit of an example of positive weight against another."""
-    classes = problem.model.variables.num_classes
-    moved = spread(problem.unravel(step), problem.data.x, classes)
+    moved = family.moved(problem, problem.unravel(step))
     return jnp.max(jnp.where(problem.example_weights() > 0, moved, 0.0), initial=0.0)
 
 
@@ -278,40 +280,33 @@ def _unmet(problem: Any, step: Array, rest: Array) -> Array:
     return penalty + 2 * jnp.sum(unmet * jnp.abs(step))
 
 
-def absent(problem: Any) -> Array:
-    """Whether a class that has an unpenalised bias has no example of positive weight."""
-    if problem.template().bias is None:
-        return jnp.zeros((), bool)
-    classes = jnp.arange(problem.model.variables.num_classes)
-    hit = (problem.data.y[:, None] == classes[None, :]).astype(problem.data.x.dtype)
-    return jnp.any(matmul(problem.example_weights(), hit) == 0)  # what each class weighs
+def hopeless(problem: Any, *, family: Family) -> tuple[Array, Array]:
+    """Why the examples alone leave no finite maximum, with any penalty on the weights.
+
+    Args:
+        problem: a `jaxprob.solvers.Problem`.
+        family: what y is, given its logits.
+
+    Returns:
+        () int32, a Status, MAX_STEPS where nothing is known; (p,) a direction, or zeros.
+    """
+    return family.hopeless(problem)
 
 
-def duality_gap(
-    problem: Any,
-    theta: Array,
-    grad: Array,
-    step: Array,
-    p: Array,
-    *,
-    logits: Callable[..., Array],
-    first: int,
-) -> Array:
+def duality_gap(problem: Any, theta: Array, grad: Array, step: Array, *, family: Family) -> Array:
     """The bound on f - f* of the module's docstring; infinite unless every e is above -1/2."""
-    data, c = problem.data, problem.example_weights()
-    params = problem.unravel(theta)
-    moved = logits(problem.unravel(step), data.x, None)
-    e = moved - jnp.sum(p * moved, axis=1, keepdims=True)
+    c = problem.example_weights()
+    p = family.means(problem, theta)
+    e = family.changes(problem, p, step)
     positive = c[:, None] * p > 0
     least = jnp.min(jnp.where(positive, e, 0.0))
     kl = jnp.sum(jnp.where(positive, c[:, None] * p * _kl(e), 0.0))
-    rest = grad + pull_back(params, data.x, c[:, None] * p * e, first)  # ρ
+    rest = grad + family.pull_back(problem, c[:, None] * p * e)  # ρ
     if problem.l1 is None:
         gap = kl + _unmet(problem, step, rest)
     else:
-        rounding = _rounding(problem, params, p)
-        z = logits(params, data.x, data.offset)
-        loss = -jnp.sum(c * categorical_log_prob(data.y, z))
+        rounding = _rounding(problem, theta, family)
+        loss = family.misfit(problem, theta)
         sparse = _sparse_gap(problem, theta, rest, step, kl, loss, rounding)
         gap = jnp.where(problem.l1 > 0, sparse, kl + _unmet(problem, step, rest))
     return jnp.where(least > _LEAST_E, gap, jnp.inf)
@@ -351,19 +346,16 @@ def _sparse_gap(
     return share * kl + (1 - share) * loss + jnp.sum(terms) + 2 * jnp.sum(unmet * jnp.abs(step))
 
 
-def _rounding(problem: Any, params: Any, p: Array) -> Array:
+def _rounding(problem: Any, theta: Array, family: Family) -> Array:
     """(p,) what rounding may have done to the gradient.
 
     Where that, pushed through H⁻¹, moves a logit far, it may hide a direction along which the
     objective still falls.
     """
-    data, c, eps = problem.data, problem.example_weights(), jnp.finfo(p.dtype).eps
-    hit = data.y[:, None] == jnp.arange(p.shape[1])[None, :]
-    residual = jnp.max(jnp.where(hit, 0.0, p), axis=1)  # 1 - p_y lies between it and K times it
-    heaviest = jnp.max(jnp.atleast_2d(jnp.abs(params.weights)), axis=0)
-    logit = jnp.sum(jnp.abs(data.x) * heaviest[None, :], axis=1)
-    size = 4 * eps * c * residual * (1 + logit)
-    return _of_columns(params, jnp.sum(jnp.abs(data.x) * size[:, None], axis=0), jnp.sum(size))
+    x, eps = problem.data.x, jnp.finfo(theta.dtype).eps
+    params = problem.unravel(theta)
+    size = 4 * eps * problem.example_weights() * family.roughness(problem, theta)
+    return _of_columns(params, jnp.sum(jnp.abs(x) * size[:, None], axis=0), jnp.sum(size))
 
 
 def _most_spread(problem: Any, step: Array) -> Array:
@@ -395,13 +387,21 @@ def _kl(e: Array) -> Array:
     return jnp.where(small, series, (1 + far) * jnp.log1p(far) - far)
 
 
-def logit_range(step: Array, problem: Any) -> Array:
+def logit_range(step: Array, problem: Any, *, family: Family) -> Array:
     """The furthest that a step moves one logit of an example against another: ρ above."""
-    return _farthest(problem, step)
+    return _farthest(problem, step, family)
 
 
-def least_mass(theta: Array, problem: Any, *, logits: Callable[..., Array]) -> Array:
+def least_mass(theta: Array, problem: Any, *, family: Family) -> Array:
     """The smallest c_i p_ik over examples of positive weight."""
-    data, c = problem.data, problem.example_weights()
-    p = softmax(logits(problem.unravel(theta), data.x, data.offset))
+    c, p = problem.example_weights(), family.means(problem, theta)
     return jnp.min(jnp.where(c > 0, c * jnp.min(p, axis=1), jnp.inf))
+
+
+def shift_cost(problem: Any, theta: Array, value: Array, size: Array, *, family: Family) -> Array:
+    """What it costs at most to move all logits by so much, where the slope is zero.
+
+    With a mass m of means that is m (e^δ - 1 - δ): half of δ² e^δ at most.
+    """
+    mass = family.masses(problem, theta, value)[1]
+    return family.variance * mass * size**2 / 2 * jnp.exp(size)

@@ -40,6 +40,7 @@ from jaxprob.contract import (
 )
 from jaxprob.models.regression import predictors
 from jaxprob.models.regression.certificates import certificates_of
+from jaxprob.models.regression.families import Labels
 from jaxprob.numerics import (
     bernoulli_log_prob,
     bernoulli_log_prob_and_score,
@@ -66,6 +67,7 @@ def init(
     y: Array | None = None,
     weights: Array | None = None,
     *,
+    offset: Array | None = None,
     bias: bool = True,
 ) -> Params:
     """Zeros: every probability is 1/2, and Newton's first step is a least-squares fit.
@@ -75,6 +77,7 @@ def init(
         x: (n, d) floating; only its width and dtype matter.
         y: unused.
         weights: unused.
+        offset: unused.
         bias: whether there is one.
 
     Returns:
@@ -84,7 +87,7 @@ def init(
         >>> init(None, jnp.ones((5, 2))).weights.tolist()
         [0.0, 0.0]
     """
-    del key, y, weights
+    del key, y, weights, offset
     return Params(jnp.zeros(x.shape[-1], x.dtype), jnp.zeros((), x.dtype) if bias else None)
 
 
@@ -318,7 +321,7 @@ def model(*, bias: bool = True) -> Model:
             penalised=Bind(predictors.penalised),
             recentred=Bind(predictors.recentred) if bias else None,
         ),
-        certificates=certificates_of(Bind(_both_logits), first=1),
+        certificates=certificates_of(Labels(Bind(_both_logits), first=1)),
     )
 
 

@@ -47,6 +47,7 @@ from jaxprob.contract import (
 )
 from jaxprob.models.regression import predictors
 from jaxprob.models.regression.certificates import certificates_of
+from jaxprob.models.regression.families import Labels
 from jaxprob.numerics import (
     categorical_log_prob,
     categorical_log_prob_and_score,
@@ -73,6 +74,7 @@ def init(
     y: Array | None = None,
     weights: Array | None = None,
     *,
+    offset: Array | None = None,
     num_classes: int,
     parameterisation: str = "reference",
     bias: bool = True,
@@ -84,6 +86,7 @@ def init(
         x: (n, d) floating; only its width and dtype matter.
         y: unused.
         weights: unused.
+        offset: unused.
         num_classes: K.
         parameterisation: "reference" or "symmetric".
         bias: whether there are biases.
@@ -95,7 +98,7 @@ def init(
         >>> init(None, jnp.ones((5, 2)), num_classes=3).weights.shape
         (2, 2)
     """
-    del key, y, weights
+    del key, y, weights, offset
     rows = num_classes - (parameterisation == "reference")
     return Params(
         jnp.zeros((rows, x.shape[-1]), x.dtype), jnp.zeros(rows, x.dtype) if bias else None
@@ -398,7 +401,7 @@ def model(num_classes: int, *, parameterisation: str = "reference", bias: bool =
             canonical=Bind(canonical) if parameterisation == "symmetric" else None,
             recentred=Bind(predictors.recentred) if bias else None,
         ),
-        certificates=certificates_of(Bind(_logits, **form)),
+        certificates=certificates_of(Labels(Bind(_logits, **form))),
     )
 
 
