@@ -362,7 +362,7 @@ def test_five_spellings_of_a_call_are_one_program(x64):
 def test_the_dtype_of_labels_compiles_no_solver(x64, dtype):
     x, y, *_ = problem(n=317)
     fit(logistic.model(), x, y.astype(np.int32), l2=1.0)
-    check_data(x, y.astype(dtype), num_classes=2)  # the small programs of the checks
+    check_data(x, y.astype(dtype), variables=logistic.model().variables)  # programs of the checks
     assert num_compiled(lambda: fit(logistic.model(), x, y.astype(dtype), l2=1.0)) == 0
 
 
