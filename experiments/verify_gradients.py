@@ -25,7 +25,15 @@ import numpy as np
 import jaxprob as jp
 from experiments import _common
 from jaxprob.contract import Model, Trait
-from jaxprob.models import gaussian_mixture, kernel_density, logistic, naive_bayes, softmax
+from jaxprob.models import (
+    gaussian_mixture,
+    kernel_density,
+    linear,
+    logistic,
+    naive_bayes,
+    poisson,
+    softmax,
+)
 from jaxprob.testing import Report, compare_gradients, compare_hessians
 
 MODELS: dict[str, Callable[[], Model]] = {
@@ -34,6 +42,8 @@ MODELS: dict[str, Callable[[], Model]] = {
     "softmax, K = 3": lambda: softmax.model(3),
     "softmax, K = 3, no bias": lambda: softmax.model(3, bias=False),
     "softmax, K = 3, symmetric": lambda: softmax.model(3, parameterisation="symmetric"),
+    "linear": linear.model,
+    "Poisson": poisson.model,
     "naive Bayes, three families": lambda: naive_bayes.model(
         3,
         [
@@ -75,8 +85,8 @@ def random_data(model: Model, seed: int, n: int = 40, d: int = 4) -> tuple:
         x = jnp.where(jnp.asarray(rng.uniform(size=x.shape) < 0.2), jnp.nan, x)
     examples = (x,)
     if model.variables.y is not None:
-        labels = np.arange(n) % (model.variables.num_classes or 1)
-        examples = x, jnp.asarray(rng.permutation(labels), "int32")
+        y = rng.permutation(np.arange(n) % (model.variables.num_classes or 3))
+        examples = x, jnp.asarray(y, model.variables.y.dtype(x.dtype))
     params = jax.tree.map(
         lambda a: jnp.asarray(rng.standard_normal(a.shape)),
         model.init(jax.random.key(seed), *examples),
