@@ -21,10 +21,10 @@ from sklearn.datasets import load_digits
 import jaxprob as jp
 from experiments import _common
 from jaxprob import sensitivity
+from jaxprob.fit.report import flat_params, parameter_names
 from jaxprob.many import bootstrap, plots
 from jaxprob.many.resampling import SCHEMES
 from jaxprob.models import softmax
-from jaxprob.reports.report import flat_params, parameter_names
 
 CLASSES = 10
 QUANTILES = (0.05, 0.5, 0.95)

@@ -9,10 +9,10 @@ from jaxprob import testing as testing
 from jaxprob.contract import Status as Status
 from jaxprob.fit import Fit as Fit
 from jaxprob.fit import fit as fit
+from jaxprob.fit.report import Report as Report
+from jaxprob.fit.report import report as report
 from jaxprob.many import fit_many as fit_many
 from jaxprob.reports import plots as plots
-from jaxprob.reports.report import Report as Report
-from jaxprob.reports.report import report as report
 from jaxprob.reports.summary import Summary as Summary
 from jaxprob.reports.summary import summary as summary
 from jaxprob.runtime.devices import use_all_cores as use_all_cores

@@ -18,6 +18,7 @@ import jaxprob as jp
 from jaxprob.contract import Expectation
 from jaxprob.many import restarts
 from jaxprob.models import dirichlet_mixture as dm
+from jaxprob.models.mixtures.dirichlet import density as component_density
 from jaxprob.models.mixtures.dirichlet import normal_wishart, sticks
 from jaxprob.numerics.gammas import log_beta
 from jaxprob.solvers import em, lbfgs
@@ -552,7 +553,7 @@ def test_blocks_of_examples_add_up(x64, monkeypatch):
         return dm.statistics(params, x, c), dm.log_likelihood(params, x, c)
 
     whole = flat(jax.jit(every)(x, c))
-    monkeypatch.setattr(dm, "_BLOCK_ELEMENTS", 4 * 13)
+    monkeypatch.setattr(component_density, "_BLOCK_ELEMENTS", 4 * 13)
     parts = flat(jax.jit(lambda *data: every(*data))(x, c))
     np.testing.assert_allclose(parts, whole, rtol=1e-12, atol=1e-12)
 

@@ -15,7 +15,7 @@ from statsmodels.nonparametric.kernel_density import KDEMultivariate
 from tolerances import EPS
 
 from jaxprob.models import kernels
-from jaxprob.models.kernels import KERNELS, Bandwidth, bandwidth, binned, sums
+from jaxprob.models.kernels import KERNELS, Bandwidth, bandwidth, binned, blocks, sums
 from jaxprob.numerics import components
 from jaxprob.testing import assert_gradients_match
 
@@ -57,9 +57,9 @@ def run(fn, *args, **settings):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Many blocks, which divide nothing evenly."""
-    monkeypatch.setattr(sums, "_QUERIES", 7)
-    monkeypatch.setattr(sums, "_PAIRS", 80)
-    monkeypatch.setattr(sums, "_CAREFUL", 30)
+    monkeypatch.setattr(blocks, "_QUERIES", 7)
+    monkeypatch.setattr(blocks, "_PAIRS", 80)
+    monkeypatch.setattr(sums, "CAREFUL", 30)
 
 
 @pytest.mark.parametrize("d", range(1, 7))

@@ -61,7 +61,7 @@ def test_each_tree_is_a_tree_grown_on_its_sample(x64):
     x, y, c = examples()
     params = rf.grow(x, y, c, max_features=6, seed=3, **SMALL).params
     for t, key in enumerate(jax.random.split(jax.random.key(3), 5)):
-        times = rf.draws(rf._bootstrap_key(key), c)
+        times = rf.draws(rf.bootstrap_key(key), c)
         alone = dt.grow(x, y, c * times, num_classes=3, depth=2).params
         for a, b in zip(tree(params, t), alone, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -122,7 +122,7 @@ def test_out_of_bag_is_what_other_trees_say(x64):
     got = rf.out_of_bag(params, x, y, c, seed=2)
     sums, trees = np.zeros((80, 3)), np.zeros(80)
     for t, key in enumerate(jax.random.split(jax.random.key(2), 5)):
-        out = np.asarray(rf.draws(rf._bootstrap_key(key), c)) == 0
+        out = np.asarray(rf.draws(rf.bootstrap_key(key), c)) == 0
         sums[out] += np.exp(dt.predict_log_proba(tree(params, t), x, smoothing=rf.SMOOTHING))[out]
         trees += out
     known = trees > 0

@@ -178,7 +178,7 @@ def test_forests_are_trees_on_their_samples(x64):
     x, y, weights = examples("continuous")
     made = rf.grow(x, y, weights, num_classes=K, num_trees=2, depth=2, max_features=D, seed=3)
     for t, key in enumerate(jax.random.split(jax.random.key(3), 2)):
-        times = rf.draws(rf._bootstrap_key(key), jnp.asarray(weights))
+        times = rf.draws(rf.bootstrap_key(key), jnp.asarray(weights))
         alone = in_orders(x, y, weights * times, depth=2, min_leaf_weight=0.0)
         assert_same(jax.tree.map(lambda a, t=t: a[t], made.params), alone)
 

@@ -9,6 +9,7 @@ import pytest
 
 import jaxprob as jp
 from jaxprob.contract import Likelihood, is_usable
+from jaxprob.fit import verdicts
 from jaxprob.models import (
     decision_tree,
     gaussian_mixture,
@@ -18,7 +19,6 @@ from jaxprob.models import (
     softmax,
 )
 from jaxprob.models import naive_bayes as nb
-from jaxprob.reports import verdicts
 from jaxprob.solvers import newton
 
 RNG = np.random.default_rng(0)

@@ -1,6 +1,5 @@
 """Host arrays on their way to a device, large ones by threads."""
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,8 @@ import jax
 import numpy as np
 from jax import Array
 
-_ALIGNMENT = 64  # bytes, that XLA wants of the memory it is given
+from jaxprob.runtime.memory import aligned
+
 _LARGE = 2**24  # bytes from which on threads are worth their start
 _MOST_THREADS = 4
 
@@ -117,23 +117,3 @@ def _copy_by_threads(
         meanwhile()
         for one in copies:
             one.result()
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Memory at an address that a CPU device takes as it is, without a copy.
-
-    Args:
-        shape: of the array.
-        dtype: of its entries, which are not set.
-
-    Returns:
-        An array for `jax.device_put(array, may_alias=True)`.
-
-    Example:
-        >>> aligned((3, 2), "float32").shape
-        (3, 2)
-    """
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + num_bytes].view(dtype).reshape(shape)

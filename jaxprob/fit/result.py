@@ -10,10 +10,10 @@ from jax.core import Tracer
 
 from jaxprob.contract import Model, Status, Trait, is_usable
 from jaxprob.fit.arguments import default_for
+from jaxprob.fit.report import Report, report
 from jaxprob.numerics import linalg
 from jaxprob.numerics.products import all_digits, matmul
 from jaxprob.problem.problem import Problem, Rows
-from jaxprob.reports.report import Report, report
 from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Result, Trace, run
 from jaxprob.solvers.newton import Newton

@@ -21,10 +21,10 @@ from jax.flatten_util import ravel_pytree
 from jaxprob.contract import Model, Status, Trait
 from jaxprob.data.arrays import OneWarning
 from jaxprob.fit import Fit, check_data_of
+from jaxprob.fit.report import flat_params, parameter_names
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.many.engine.neighbours import Grid, fit_grid
 from jaxprob.problem.problem import Problem, Rows
-from jaxprob.reports.report import flat_params, parameter_names
 from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Solver
 from jaxprob.solvers.driver import run as minimise

@@ -8,11 +8,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import is_usable
 from jaxprob.fit import Fit
+from jaxprob.fit.report import flat_params, parameter_names
 from jaxprob.many.path import Path
 from jaxprob.many.resampling import Bootstrap
 from jaxprob.many.validation import CrossValidation
 from jaxprob.reports.plots import new_axes
-from jaxprob.reports.report import flat_params, parameter_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -29,12 +29,12 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import Bind, Model
 from jaxprob.fit import Fit, default_solver, fit
+from jaxprob.fit.report import flat_params, parameter_names
+from jaxprob.fit.verdicts import check_optimum, has_optimum
 from jaxprob.many.engine.keys import check_key
 from jaxprob.many.engine.lanes import Lanes
 from jaxprob.many.engine.running import run
 from jaxprob.problem.problem import Problem
-from jaxprob.reports.report import flat_params, parameter_names
-from jaxprob.reports.verdicts import check_optimum, has_optimum
 from jaxprob.solvers.driver import Solver
 from jaxprob.uncertainty.sensitivity import influence
 

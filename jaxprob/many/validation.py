@@ -26,6 +26,7 @@ from jax import Array
 
 from jaxprob.contract import Model, Status, Trait, is_usable
 from jaxprob.fit import Fit, check_data_of
+from jaxprob.fit.verdicts import reason
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.many.engine.keys import check_key
 from jaxprob.many.engine.neighbours import Grid, fit_grid
@@ -33,7 +34,6 @@ from jaxprob.many.folds import folds as assign
 from jaxprob.numerics.passes import total
 from jaxprob.numerics.products import matmul
 from jaxprob.problem.problem import Problem, Rows
-from jaxprob.reports.verdicts import reason
 from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Solver
 

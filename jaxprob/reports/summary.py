@@ -14,8 +14,8 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import Status, Trait
 from jaxprob.fit import Fit, Source
-from jaxprob.reports.report import parameter_names
-from jaxprob.reports.verdicts import closeness, has_optimum, reason
+from jaxprob.fit.report import parameter_names
+from jaxprob.fit.verdicts import closeness, has_optimum, reason
 from jaxprob.uncertainty.criteria import aic, bic
 
 _SHOWN_DIRECTION = 3

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxprob.data.loading import aligned
+from jaxprob.runtime.memory import aligned
 
 _LEAST = 16  # rows
 _PER_OCTAVE = 4

@@ -35,10 +35,10 @@ from jaxprob.contract import Trait
 from jaxprob.data.arrays import check_features
 from jaxprob.data.centring import less
 from jaxprob.fit import Fit, Source, check_data_of
+from jaxprob.fit.verdicts import check_optimum, has_optimum
 from jaxprob.numerics.linalg import Factor, factorise
 from jaxprob.numerics.products import all_digits, matmul, vdot
 from jaxprob.problem.problem import Problem, Rows
-from jaxprob.reports.verdicts import check_optimum, has_optimum
 
 _ROWS = 256  # whose Hessians are in memory at a time
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxprob.contract import Model, Status, is_usable
-from jaxprob.reports.verdicts import closeness
-from jaxprob.reports.verdicts import reason as reason_of
+from jaxprob.fit.verdicts import closeness
+from jaxprob.fit.verdicts import reason as reason_of
 
 _SHOWN = 20  # lanes
 _SHOWN_NAMES = 3
