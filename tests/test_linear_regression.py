@@ -1,5 +1,6 @@
 """Linear regression, against statsmodels, exact arithmetic, and the conditions of an optimum."""
 
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 
@@ -346,3 +347,13 @@ def test_samples_of_a_fit_bring_it_back(x64):
     truth = np.asarray(ravel_pytree(fit.params)[0])
     assert np.all(np.abs(table.coefficient - truth) <= 5 * table.standard_error)
     assert replace(fit, trace=None).params.weights.shape == (D,)
+
+
+def test_numbers_that_are_rounded_are_warned_about():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 2)).astype("float32"), rng.normal(size=20)
+    with pytest.warns(UserWarning, match="y is float64, but JAX is in float32 mode"):
+        jp.fit(linear.model(), x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # whole numbers lose nothing
+        jp.fit(linear.model(), x, np.round(y))

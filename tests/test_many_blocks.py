@@ -14,6 +14,7 @@ from tolerances import SAME_FIT
 import jaxprob as jp
 from jaxprob import Status, fit
 from jaxprob.many import Interrupted, cross_validate, fit_many
+from jaxprob.many.engine import lanes as programs
 from jaxprob.many.engine import schedule
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.models import logistic
@@ -44,8 +45,16 @@ def assert_same_lanes(some, others, atol):
         assert_close(a[good], b[good], atol)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def whole_programs():
+    """As many lanes have them, and a few only where plain Newton steps are not enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "_WORTH_COMPILING", 0.0)
+        yield
+
+
 @pytest.fixture(scope="module")
-def in_one_call():
+def in_one_call(whole_programs):
     with jax.enable_x64(True):
         x, y, weights = hard()
         return fit_many(LOGISTIC, x, y, weights=weights)
@@ -154,6 +163,35 @@ def test_other_values_of_the_same_shapes_compile_nothing(x64, in_one_call):
     for seed in (1, 2):
         given = draw_lanes(LOGISTIC, EVERY, seed=seed)
         assert num_compiled(lambda given=given: fit_many(LOGISTIC, **given)) == 0
+
+
+def test_lanes_that_are_plain_need_one_small_program(x64, monkeypatch):
+    def fails(*args, **keywords):
+        raise AssertionError("a program for lanes of any kind")
+
+    given = draw_lanes(LOGISTIC, ("weights", "offset", "l2"), size=11)
+    whole = fit_many(LOGISTIC, **given)
+    monkeypatch.setattr(schedule, "_WORTH_COMPILING", 1e9)
+    hard_lanes = hard()
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "first", fails)
+        plain = fit_many(LOGISTIC, **given)
+        with pytest.raises(AssertionError, match="of any kind"):
+            fit_many(LOGISTIC, *hard_lanes[:2], weights=hard_lanes[2])
+    assert plain.status.tolist() == whole.status.tolist() == [Status.CONVERGED] * 11
+    assert np.all(plain.gap <= 1e-12 * (1 + np.abs(plain.objective)))
+    for a, b in zip(plain.params, whole.params, strict=True):
+        assert_close(a, b, SAME_FIT["float64"])
+
+
+def test_lanes_that_are_not_plain_go_on(x64, monkeypatch, in_one_call):
+    monkeypatch.setattr(schedule, "_WORTH_COMPILING", 1e9)
+    x, y, weights = hard()
+    fits = fit_many(LOGISTIC, x, y, weights=weights)
+    assert fits.status.tolist() == in_one_call.status.tolist()
+    good = np.flatnonzero(fits.status == Status.CONVERGED)
+    for a, b in zip(fits.params, in_one_call.params, strict=True):
+        assert_close(a[good], b[good], SAME_FIT["float64"])
 
 
 # What the user stops.

@@ -129,12 +129,14 @@ def check_array(name: str, value: Any, *, shape: str, ndim: int) -> Array | np.n
     _check_dtype(name, host.dtype)
     _check_axes(name, host, shape, ndim)
     typed = hasattr(value, "dtype") or hasattr(value, "columns")  # a list promises no precision
-    if host.dtype == np.float64 and typed and name != "y" and not _in_float64():
-        with OneWarning() as told:
-            told.names[name] = None
     if host.dtype == np.float64 and not _in_float64():
         with np.errstate(over="ignore"):  # to inf, which the check of the values names
-            host = host.astype(np.float32)
+            rounded = host.astype(np.float32)
+        loses = name != "y" or not np.array_equal(rounded, host, equal_nan=True)
+        if typed and loses:  # labels and counts lose nothing
+            with OneWarning() as told:
+                told.names[name] = None
+        host = rounded
     if name == "y":
         host = _host_labels(host)
     if host.dtype.kind in "iu" and host.dtype.itemsize > 4 and not _in_float64():
