@@ -147,3 +147,19 @@ def test_what_is_no_key():
         jp.fit(logistic.model(), X, Y, key=jax.random.split(jax.random.key(0)))
     with pytest.raises(TypeError, match="key: expected a typed PRNG key"):
         jp.fit_many(logistic.model(), X, Y, l2=[1.0, 2.0], key=jnp.zeros(2))
+
+
+def test_restarts_compile_nothing_the_second_time():
+    compiled = []
+
+    def listen(name, *_, **__):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    model = gaussian_mixture.model(2, start="random")
+    for seed in (0, 1):
+        compiled.clear()
+        x = np.random.default_rng(seed).standard_normal((71, 2)).astype("float32")
+        jp.many.restarts(model, x, None, jax.random.key(seed), num_starts=3)
+    assert not compiled

@@ -6,8 +6,8 @@ was found says how far to trust it.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from jaxprob.fit import Fit, check_data_of
 from jaxprob.many.engine.keys import check_key
 from jaxprob.many.fitting import fit_many
 from jaxprob.problem.problem import Rows
+from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Solver
 
 
@@ -155,20 +156,8 @@ def restarts(
     if scale is not None and not (math.isfinite(scale) and scale >= 0):
         raise ValueError(f"scale: expected a finite number of at least 0, got {scale}")
     data = check_data_of(model, x, y, weights, offset)
-    rows = Rows(*data[:4])
-
-    def own_start(key: Array) -> tuple[Array, Callable[[Array], Any]]:
-        return ravel_pytree(model.init(key, *rows.examples, weights=rows.weights, **rows.extras))
-
-    if scale is None:
-        first, second = (own_start(key)[0] for key in jax.random.split(key))
-        scale = 1.0 if bool(jnp.all(first == second)) else 0.0
-
-    def start(key: Array) -> Any:
-        own, noise = jax.random.split(key)
-        flat, back = own_start(own)
-        return back(flat + scale * jax.random.normal(noise, flat.shape, flat.dtype))
-
+    keys = jax.random.split(key, max(2, num_starts))
+    starts = _starts(Rows(*data[:4]), keys, scale, model=model)
     fits = fit_many(
         model,
         data.x,
@@ -177,9 +166,28 @@ def restarts(
         offset=data.offset,
         l2=l2,
         l1=l1,
-        init=jax.jit(jax.vmap(start))(jax.random.split(key, num_starts)),
+        init=jax.tree.map(lambda a: a[:num_starts], starts),
         solver=solver,
         memory_budget=memory_budget,
         progress=progress,
     )
     return Restarts(fits, -np.asarray(fits.objective))
+
+
+@partial(eager_jit, static_argnames=["model"])
+def _starts(rows: Rows, keys: Array, scale: Any, *, model: Model) -> Any:
+    """Where the model starts with each key, and noise about it.
+
+    Without a scale that is one where the model starts at the same place with every key, else zero.
+    """
+
+    def start(key: Array) -> Any:
+        return model.init(key, *rows.examples, weights=rows.weights, **rows.extras)
+
+    own, noise = jax.vmap(jax.random.split, out_axes=1)(keys)
+    flat = jax.vmap(lambda key: ravel_pytree(start(key))[0])(own)
+    back = ravel_pytree(start(own[0]))[1]
+    if scale is None:
+        scale = jnp.all(flat[0] == flat[1]).astype(flat.dtype)
+    away = jax.vmap(lambda key: jax.random.normal(key, flat.shape[1:], flat.dtype))(noise)
+    return jax.vmap(back)(flat + scale * away)
