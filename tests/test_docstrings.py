@@ -34,6 +34,7 @@ INTERNAL = {
     "jaxprob.models.regression.predictors",
     "jaxprob.models.regression.separation",
     "jaxprob.models.kernels.blocks",
+    "jaxprob.models.kernels.distances",
     "jaxprob.models.mixtures.dirichlet.density",
     "jaxprob.models.mixtures.gaussian.density",
     "jaxprob.models.mixtures.gaussian.features",

@@ -54,7 +54,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxprob.contract import (
@@ -89,6 +88,7 @@ from jaxprob.models.kernels.mirrors import (
     inside,
     valid,
 )
+from jaxprob.models.kernels.naming import parameter_names as parameter_names
 from jaxprob.models.kernels.queries import check_one, matrix, of_spread
 from jaxprob.models.kernels.queries import conditional as conditional
 from jaxprob.models.kernels.queries import covariance as covariance
@@ -395,29 +395,6 @@ def sample(
         z = z * (radius / jnp.sqrt(squared))[:, None]
     root = inverse_of_lower(matrix(params, d))
     return folded(centers + matmul(z, root.T), checked_bounds(bounds))
-
-
-def parameter_names(params: Params, feature_names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """What the entries of the parameters are called, in the order of `ravel_pytree`.
-
-    Args:
-        params: Params.
-        feature_names: of the columns; x0, x1, ... where None.
-
-    Returns:
-        (p,) names.
-
-    Example:
-        >>> parameter_names(of_bandwidth(jnp.eye(2)), None)
-        ('log_scale[x0]', 'log_scale[x1]', 'lower[x1, x0]')
-    """
-    d = params.log_scale.shape[-1]
-    if d == 1 and feature_names is not None and len(feature_names) > 1:
-        return ("log_scale",)
-    names = feature_names or tuple(f"x{j}" for j in range(d))
-    rows, columns = np.tril_indices(d, -1) if params.lower.shape[-1] else ((), ())
-    lower = [f"lower[{names[i]}, {names[j]}]" for i, j in zip(rows, columns, strict=True)]
-    return (*(f"log_scale[{name}]" for name in names), *lower)
 
 
 def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any = None) -> Model:

@@ -31,8 +31,8 @@ Source: Silverman, Density Estimation for Statistics and Data Analysis, 1986, se
 1974 (leave-one-out).
 """
 
-from collections.abc import Iterable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +52,7 @@ from jaxprob.models.kernels.blocks import (
     padded,
     sizes,
 )
+from jaxprob.models.kernels.distances import coordinates, exact_distances, pairwise_products
 from jaxprob.models.kernels.kernel import (
     COMPACT,
     check_kernel,
@@ -330,7 +331,7 @@ def _relative_sums(
     @jax.checkpoint
     def of_pairs(q: Array, index: Array, value: Array, factor: Array, block: Block) -> Array:
         if d <= _UNROLLED:
-            s = _exact_distances(block.x, q, factor)
+            s = exact_distances(block.x, q, factor)
         else:
             away = q[None] - block.x[:, None]
             z = away * factor[None, None] if factor.ndim == 1 else matmul(away, factor.T)
@@ -382,16 +383,16 @@ def in_blocks(
         q, index = some
         seen = jnp.all(jnp.isfinite(q), axis=1)
         center = jnp.sum(jnp.where(seen[:, None], q, 0.0), axis=0) / jnp.maximum(jnp.sum(seen), 1)
-        zq = _coordinates(q, center, factor)
+        zq = coordinates(q, center, factor)
         if order == 1 and kernel == "exponential":  # its slope is infinite at a point
             return _careful(q, index, blocks, factor, kind=kind)
 
         def step(so_far: Array, block: Block) -> tuple[Array, None]:
-            zx = _coordinates(block.x, center, factor)
+            zx = coordinates(block.x, center, factor)
             if exact:
-                s = _exact_distances(block.x, q, factor)
+                s = exact_distances(block.x, q, factor)
             else:
-                s = _products(zx, zq) if products else squared_distances(zx, zq)
+                s = pairwise_products(zx, zq) if products else squared_distances(zx, zq)
             return so_far + _fast(s, zx, index, block, kind), None
 
         start = jnp.zeros((num_sums(kind, d), len(q)), q.dtype)
@@ -483,28 +484,3 @@ def _careful(
         return jnp.log(whole) + top, moments / jnp.where(whole == 0, 1.0, whole)
 
     return jax.lax.map(of_query, (q, index))
-
-
-def _coordinates(x: Array, center: Array, factor: Array) -> Array:
-    """The columns A (x - c), (d, b)."""
-    away = (x - center[None, :]).T
-    return away * factor[:, None] if factor.ndim == 1 else matmul(factor, away)
-
-
-def _sum(terms: Iterable[Array]) -> Array:
-    return reduce(jnp.add, terms)
-
-
-def _exact_distances(x: Array, q: Array, factor: Array) -> Array:
-    """The squared distances (b, b) ‖A (q - x)‖² of a few columns, with differences taken first."""
-    away = [q[None, :, j] - x[:, j, None] for j in range(x.shape[1])]
-    if factor.ndim == 1:
-        return _sum((a * factor[j]) ** 2 for j, a in enumerate(away))
-    return _sum(_sum(away[j] * factor[e, j] for j in range(e + 1)) ** 2 for e in range(x.shape[1]))
-
-
-def _products(zx: Array, zq: Array) -> Array:
-    """The squared distances (b, b) of columns, as one matrix product."""
-    left = jnp.concatenate([zx, jnp.ones_like(zx[:1]), jnp.sum(zx**2, axis=0)[None]])
-    right = jnp.concatenate([-2 * zq, jnp.sum(zq**2, axis=0)[None], jnp.ones_like(zq[:1])])
-    return matmul(left.T, right)
