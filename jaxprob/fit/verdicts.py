@@ -34,8 +34,14 @@ _WORDS = {
         "jaxprob.fit outside of jax.jit says which",
     ),
     Status.COLLAPSED: ("a density has shrunk onto a point", "drop what is constant"),
-    Status.TRAINED: ("training ran as long as it was asked to; nothing is proved", ""),
-    Status.BEST_HELD_OUT: ("the score of held-out examples rises no more", ""),
+    Status.TRAINED: (
+        "training ran as long as it was asked to, and nothing is proved",
+        "take another solver where an optimum is wanted",
+    ),
+    Status.BEST_HELD_OUT: (
+        "the score of held-out examples rises no more",
+        "leave held_out away where an optimum is wanted",
+    ),
     Status.DIVERGED: (
         "training led to where the objective is not finite",
         "lower the learning rate, or scale the features",

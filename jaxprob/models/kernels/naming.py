@@ -16,6 +16,7 @@ def parameter_names(params: Params, feature_names: tuple[str, ...] | None) -> tu
         (p,) names.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from jaxprob.models import kernel_density as kd
         >>> parameter_names(kd.of_bandwidth(jnp.eye(2)), None)
         ('log_scale[x0]', 'log_scale[x1]', 'lower[x1, x0]')
