@@ -370,7 +370,9 @@ def test_settings_are_checked(settings, message):
 
 
 def test_solvers_for_other_models_are_refused():
-    with pytest.raises(ValueError, match="something latent to expect, which logistic regression does not"):
+    with pytest.raises(
+        ValueError, match="something latent to expect, which logistic regression does not"
+    ):
         jp.fit(jp.models.logistic.model(), [[0.0], [1.0]], [0, 1], solver=em())
     with pytest.raises(ValueError, match="max_steps: expected at least 0"):
         em(max_steps=-1)

@@ -263,8 +263,9 @@ def answers():
     }
 
 
-def child():
+def child(worth_compiling):
     """The answers on two devices, as JSON."""
+    schedule._WORTH_COMPILING = worth_compiling
     num_devices = jp.use_all_cores(2)
     jax.config.update("jax_enable_x64", True)
     assert num_devices == len(jax.local_devices()) == 2
@@ -272,10 +273,11 @@ def child():
 
 
 @pytest.mark.slow
-def test_two_devices(x64):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", __file__], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("worth_compiling", [0.0, 1e9])
+def test_two_devices(x64, monkeypatch, worth_compiling):
+    monkeypatch.setattr(schedule, "_WORTH_COMPILING", worth_compiling)
+    command = [sys.executable, "-W", "error", __file__, str(worth_compiling)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     two, one = json.loads(done.stdout), answers()
     for name, expected in one.items():
@@ -290,7 +292,7 @@ def test_two_devices(x64):
 
 
 if __name__ == "__main__":
-    child()
+    child(float(sys.argv[1]))
 
 
 def test_gathered_lanes_keep_their_own_data():
