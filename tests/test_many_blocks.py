@@ -113,7 +113,8 @@ def test_blocks_of_any_size_give_the_same(x64, monkeypatch, in_one_call, how):
     assert_same_lanes(fits, in_one_call, 1e-9)
 
 
-def test_the_steps_of_some_lanes_run_out(x64):
+def test_the_steps_of_some_lanes_run_out(x64, monkeypatch):
+    monkeypatch.setattr(schedule, "_WORTH_COMPILING", 1e9)  # as a fit alone
     x, y, weights = hard(size=8)
     weights[::7, :6] = 1.0
     solver = newton(max_steps=3)
