@@ -2,9 +2,9 @@
 
 import atexit
 import gc
-import itertools
 import os
 import shutil
+import sys
 import tempfile
 from importlib import metadata
 
@@ -31,7 +31,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MOST_MAPS = 20_000
 TESTS_PER_LOOK = 10
-TESTS = itertools.count(1)
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -48,20 +47,34 @@ def x64():
         yield
 
 
-@pytest.fixture(autouse=True)
-def few_programs():
-    """Forget compiled programs in time: each maps memory, and Linux kills who maps 65,530 times.
+class Housekeeping:
+    """What is done after every test, and after every example of a docstring, wherever it stands."""
 
-    A test that makes a thousand of them would be too late for a look at the end of its module.
-    """
-    yield
-    if next(TESTS) % TESTS_PER_LOOK:
-        return
+    def __init__(self):
+        self.count = 0
+
+    def pytest_runtest_teardown(self):
+        """Close figures; forget programs in time: Linux kills who maps memory 65,530 times.
+
+        A test that makes a thousand of them would be too late for a look at the end of its module.
+        """
+        if pyplot := sys.modules.get("matplotlib.pyplot"):
+            pyplot.close("all")
+        self.count += 1
+        if self.count % TESTS_PER_LOOK == 0 and num_maps() > MOST_MAPS:
+            jax.clear_caches()
+            gc.collect()
+
+
+def num_maps():
+    """How often this process maps memory; 0 where that cannot be told."""
     try:
         with open("/proc/self/maps", "rb") as maps:
-            count = sum(1 for _ in maps)
+            return sum(1 for _ in maps)
     except OSError:
-        return
-    if count > MOST_MAPS:
-        jax.clear_caches()
-        gc.collect()
+        return 0
+
+
+def pytest_configure(config):
+    """Fixtures would reach the tests of this folder only."""
+    config.pluginmanager.register(Housekeeping())
