@@ -340,6 +340,25 @@ def test_a_call_compiles_one_program_and_keeps_few(monkeypatch):
     assert len(compiled) == 12  # the last two calls share one
 
 
+@pytest.mark.parametrize("compare", [compare_gradients, compare_hessians])
+def test_what_is_too_large_for_one_pass_is_done_in_blocks(compare, monkeypatch):
+    """Of all points and samples together, or of a few at a time."""
+    x = np.random.default_rng(0).standard_normal((7, 3))
+    hand = {
+        compare_gradients: lambda w: x.T @ np.cos(x @ w),
+        compare_hessians: lambda w: -(x.T * np.sin(x @ w)) @ x,
+    }[compare]
+
+    def value(w):
+        return jnp.sin(x @ w).sum()
+
+    whole = compare(value, hand, np.ones(3))
+    monkeypatch.setattr(program, "_BUDGET", 1000)
+    monkeypatch.setattr(program, "_PROGRAMS", OrderedDict())
+    assert whole.ok
+    assert str(compare(value, hand, np.ones(3))) == str(whole)
+
+
 def test_functions_of_the_host_are_told_apart():
     """Programs look alike whatever they call; the second is not taken for the first."""
 

@@ -245,7 +245,7 @@ def _map(fn: Callable[[Any], Any], lanes: tuple[Array, ...], most: int) -> Any:
     if count <= most:
         return jax.vmap(fn)(lanes)
     blocks = -(-count // most)
-    padded = tuple(jnp.resize(a, (blocks, most)) for a in lanes)
+    padded = tuple(jnp.resize(a, (blocks, most, *a.shape[1:])) for a in lanes)
     results = lax.map(jax.vmap(fn), padded)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], results)
 
