@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -55,7 +56,8 @@ def first_that_converges(
         if int(outcome.result.evidence.status) == Status.CONVERGED:
             return outcome
     outcome = run_alone(solvers[-1], problem, theta, trace=trace)
-    unproved = bool(is_unproved(outcome.result.evidence)) and wants_proof(solvers[-1], problem)
+    open_ = bool(is_unproved(jax.device_get(outcome.result.evidence)))
+    unproved = open_ and wants_proof(solvers[-1], problem)
     return _certify(solvers[-1], problem, outcome) if unproved else outcome
 
 

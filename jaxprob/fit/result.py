@@ -9,6 +9,7 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.contract import Model, Status, Trait, is_usable
+from jaxprob.data.loading import picked
 from jaxprob.fit.arguments import default_for
 from jaxprob.fit.report import Report, report
 from jaxprob.numerics import linalg
@@ -182,7 +183,7 @@ class Fit:
             raise ValueError(f"lane: expected many fits, got shape {jnp.shape(self.status)}")
         if not -len(self.status) <= i < len(self.status):
             raise IndexError(f"lane: expected one of {len(self.status)} fits, got {i}")
-        one = jax.tree.map(lambda a: a[i], self)
+        one = picked(self, i)
         many = self.source
         source = None if many is None or isinstance(many, Source) else many.lane(i)
         return replace(one, source=source)

@@ -8,6 +8,8 @@ is an estimate, and about a maximum near the start.
 import math
 from typing import Any
 
+import jax
+
 from jaxprob.contract import Model, Status, Trait
 
 _WORDS = {
@@ -109,7 +111,7 @@ def check_optimum(fit: Any) -> None:
         >>> import jaxprob as jp
         >>> check_optimum(jp.fit(jp.models.logistic.model(), [[0.0], [1.0], [2.0]], [0, 1, 0]))
     """
-    if fit.status.ndim or has_optimum(fit.status, fit.gap):
+    if fit.status.ndim or has_optimum(*jax.device_get((fit.status, fit.gap))):
         return
     status = Status(int(fit.status))
     known = "" if status != Status.STALLED else ", and how far a maximum is, is not known"

@@ -25,7 +25,6 @@ from jaxprob.fit import Fit, check_data_of, fit
 from jaxprob.many.path import penalties
 from jaxprob.many.validation import CrossValidation, cross_validate
 from jaxprob.solvers.driver import Solver
-from jaxprob.uncertainty.criteria import total_weight
 from jaxprob.uncertainty.sensitivity import l2_gradient
 
 
@@ -155,16 +154,18 @@ def choose_l2(
 
 def _derivative(cv: CrossValidation, data: Any) -> float:
     """dL/d(log l2) of a cross-validation with one penalty."""
-    slopes = []
+    slopes, most = [], max(int(np.bincount(fold).max()) for fold in cv.folds)
+    x, y, weights, offset = (None if a is None else np.asarray(a) for a in data[:4])
     for lane, (r, k) in enumerate(np.ndindex(*cv.used.shape)):
         if not cv.used[r, k]:
             continue
         index = np.flatnonzero(cv.folds[r] == k)
-        weights, offset = (None if a is None else a[index] for a in (data.weights, data.offset))
-        one = cv.fits.lane(lane)
-        slope = l2_gradient(one, data.x[index], data.y[index], weights=weights, offset=offset)
-        total = float(total_weight(weights, len(index)))
-        slopes.append(float(slope) * float(cv.l2) / total)
+        c = np.zeros(most, x.dtype)
+        c[: len(index)] = 1.0 if weights is None else weights[index]
+        index = np.resize(index, most)  # all folds of one size, and with one program
+        of_fold = {"weights": c, "offset": None if offset is None else offset[index]}
+        slope = l2_gradient(cv.fits.lane(lane), x[index], y[index], **of_fold)
+        slopes.append(float(slope) * float(cv.l2) / float(c.sum()))
     return float(np.mean(slopes)) if slopes else np.nan
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.contract import Status
+from jaxprob.data.loading import picked
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.many.engine.keys import check_key
 from jaxprob.many.fitting import fit_many
@@ -225,8 +226,8 @@ def mixture_search(
     params = np.array([[_num_params(kind, k, d) for k in counts] for kind in kinds])
     lanes = [[_best(of, m, num_starts) for m in range(len(counts))] for of in fits]
     top = np.array([
-        [math.nan if lane is None else float(of.log_likelihood[lane]) for lane in row]
-        for of, row in zip(fits, lanes, strict=True)
+        [math.nan if lane is None else float(of.flat[lane]) for lane in row]
+        for of, row in zip(values, lanes, strict=True)
     ])  # fmt: skip
     bic = params * math.log(n) - 2 * top
     return MixtureSearch(
@@ -319,7 +320,7 @@ def _entropy_of(fits: Fit, m: int, num_starts: int, data: Any) -> float:
     lane = _best(fits, m, num_starts)
     if lane is None:
         return math.nan
-    params = jax.tree.map(lambda a: a[lane], fits.params)
+    params = picked(fits.params, lane)
     return float(_entropy(params, data.x, data.weights, log_r=fits.model.predict.components))
 
 

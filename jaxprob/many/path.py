@@ -20,15 +20,13 @@ from jax.flatten_util import ravel_pytree
 
 from jaxprob.contract import Model, Status, Trait
 from jaxprob.data.arrays import OneWarning
-from jaxprob.fit import Fit, check_data_of
+from jaxprob.fit import Fit, check_data_of, solve
 from jaxprob.fit.report import flat_params, parameter_names
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.many.engine.neighbours import Grid, fit_grid
 from jaxprob.problem.problem import Problem, Rows
 from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import Solver
-from jaxprob.solvers.driver import run as minimise
-from jaxprob.solvers.newton import newton
 
 _SMALLEST = 1e-4  # penalty of a path, as a part of the largest
 _RIDGE = 1e-3  # the share of l1 by which the largest penalty of ridge is found, as glmnet does
@@ -191,28 +189,32 @@ def penalties(
         raise ValueError(f"model: {model.name} has no parameters that a penalty makes sense for")
     data = check_data_of(model, x, y, weights, offset)
     problem = Problem(Rows(*data[:4]), None, None, model, False, None)
-    steepest = float(_steepest(problem))
+    steepest = float(_steepest(problem, _null(problem)))
     largest = steepest / max(l1_ratio, _RIDGE)
     if not (math.isfinite(largest) and largest > 0):
         raise ValueError("x: expected features that the labels depend on, got a gradient of zero")
     return largest * np.logspace(0, math.log10(smallest), num_values)
 
 
-@eager_jit
-def _steepest(problem: Problem) -> Array:
-    """() the largest derivative in a penalised parameter where all of these are zero."""
-    x = problem.data.x
-    bare = replace(problem, data=problem.data._replace(x=x[:, :0]))
+def _null(problem: Problem) -> np.ndarray:
+    """(p,) the optimum among parameters whose penalised entries are zero."""
+    bare = replace(problem, data=problem.data._replace(x=problem.data.x[:, :0]))
     bare = replace(bare, model=replace(bare.model, certificates=None))
-    theta = jnp.where(problem.mask(), 0.0, problem.start())
-    if bare.num_params():
-        free = minimise(newton(), bare, bare.start()).theta
-        theta = theta.at[np.flatnonzero(~_mask(problem))].set(free)
+    theta = np.array(problem.start())
+    penalised = _mask(problem)
+    theta[penalised] = 0.0
+    if not penalised.all():
+        theta[~penalised] = solve(bare).result.theta
+    return theta
+
+
+@eager_jit
+def _steepest(problem: Problem, theta: Array) -> Array:
+    """() the largest derivative in a penalised parameter."""
     _, grad = problem.value_and_grad(theta)
     return jnp.max(jnp.where(problem.mask(), jnp.abs(grad), 0.0))
 
 
 def _mask(problem: Problem) -> np.ndarray:
-    """(p,) bool, also while a program is traced."""
-    with jax.ensure_compile_time_eval():
-        return np.asarray(problem.mask())
+    """(p,) bool."""
+    return np.asarray(problem.mask())

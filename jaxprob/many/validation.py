@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.contract import Model, Status, Trait, is_usable
+from jaxprob.data.loading import picked, to_device
 from jaxprob.fit import Fit, check_data_of
 from jaxprob.fit.verdicts import reason
 from jaxprob.many.engine.arguments import make_lanes
@@ -297,7 +298,7 @@ def cross_validate(
     m = len(values)
     scores = _scores(fits, Rows(*data[:4]), fold, (m, repeats, num_folds), num_bins)
     if not several:
-        scores, whole = jax.tree.map(lambda a: a[0], scores), whole.lane(0)
+        scores, whole = picked(scores, 0), whole.lane(0)
     l2, l1 = (p if p is None else np.array(p)[()] for p in (l2, l1))
     c = None if data.weights is None else np.asarray(data.weights)
     weight = np.stack([np.bincount(f, c, minlength=num_folds) for f in fold])
@@ -337,12 +338,12 @@ def _scores(
         of_fold = jax.tree.map(lambda a, r=r, k=k: a[:, r, k], params)
         own = jax.device_put((of_fold, index, live), devices[i % len(devices)])
         parts.append(_score(fits.model, copies[i % len(devices)], *own, num_bins=num_bins))
-    good = np.asarray(fits.usable).reshape(shape)
+    good = is_usable(np.asarray(fits.status)).reshape(shape)
 
-    def together(*folds: Array) -> Array:
+    def together(*folds: np.ndarray) -> Array:
         every = np.stack(folds, axis=1).reshape(*shape, *folds[0].shape[1:])
         known = good.reshape(*shape, *([1] * (every.ndim - 3)))
-        return jnp.asarray(np.where(known, every, every.dtype.type(np.nan)))
+        return to_device(np.where(known, every, every.dtype.type(np.nan)))
 
     return jax.tree.map(together, *jax.device_get(parts))
 

@@ -258,6 +258,19 @@ def is_doubtful(solver: Solver, problem: Problem, state: State) -> Array:
     return unproved & ~(far <= _NEAR) & ~problem.shrunk()
 
 
+def may_doubt(solver: Solver, problem: Problem) -> bool:
+    """Whether a run might have to look for directions of separation."""
+    if problem.certificates is None or problem.penalised:
+        return False
+
+    def step(problem: Problem) -> Array | None:
+        theta = jnp.zeros(problem.num_params(), problem.data.x.dtype)
+        fixed, theta = solver.prepare(problem.prepared(), theta)
+        return solver.newton_step(solver.init(problem, fixed, theta))
+
+    return jax.eval_shape(step, problem) is not None
+
+
 def seek(solver: Solver, problem: Problem, state: State) -> State:
     """Look for a direction of separation, and leave the verdict SEPARATED where there is one."""
     proofs, step = problem.certificates, solver.newton_step(state)
@@ -274,7 +287,14 @@ def seek(solver: Solver, problem: Problem, state: State) -> State:
     )
 
 
-def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) -> Result:
+def run(
+    solver: Solver,
+    problem: Problem,
+    theta: Array,
+    *,
+    proved: Evidence | None = None,
+    trace: bool = False,
+) -> Result:
     """Run a solver until its evidence gives a verdict or the steps run out.
 
     Every third step it is asked whether there is an optimum at all, if that is in doubt.
@@ -283,6 +303,7 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
         solver: any `Solver`.
         problem: what to minimise.
         theta: (p,) where to start.
+        proved: what the data alone say; `no_optimum` where None.
         trace: whether to keep the course of the run.
 
     Returns:
@@ -290,7 +311,7 @@ def run(solver: Solver, problem: Problem, theta: Array, *, trace: bool = False) 
     """
     problem = problem.prepared()
     fixed, theta = solver.prepare(problem, theta)
-    proved = no_optimum(problem)
+    proved = no_optimum(problem) if proved is None else proved
     empty = jnp.full(solver.max_steps + 1, jnp.nan, theta.dtype)
 
     def unfinished(carry: tuple[Progress, Trace | None]) -> Array:

@@ -39,6 +39,7 @@ from jaxprob.fit.verdicts import check_optimum, has_optimum
 from jaxprob.numerics.linalg import Factor, factorise
 from jaxprob.numerics.products import all_digits, matmul, vdot
 from jaxprob.problem.problem import Problem, Rows
+from jaxprob.runtime.compilation import eager_jit
 
 _ROWS = 256  # whose Hessians are in memory at a time
 
@@ -158,12 +159,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
 
     def of_one(theta: Array, problem: Problem) -> Array:
         check_features(x, fit.feature_names, problem.data.x.shape[1])
-        alone = replace(model, prior=None)
-        rows = Rows(less(data.x, problem.centre), *data[1:4])
-        other = Problem(rows, None, None, alone, False, None)
-        _, grad = other.value_and_grad(theta)  # of minus the log-likelihood
-        w = jnp.where(problem.mask(), theta, 0.0)
-        return vdot(grad, _factor(problem, theta).solve(w))
+        return _l2_gradient(problem, theta, Rows(*data[:4]))
 
     return _over_lanes(fit, of_one)
 
@@ -216,6 +212,16 @@ def _unraveled(problem: Problem, theta: Array) -> Any:
 def _factor(problem: Problem, theta: Array) -> Factor:
     with all_digits():
         return factorise(problem.hess(theta))
+
+
+@eager_jit
+def _l2_gradient(problem: Problem, theta: Array, others: Rows) -> Array:
+    others = others._replace(x=less(others.x, problem.centre))
+    alone = replace(problem.model, prior=None)
+    other = Problem(others, None, None, alone, False, None)
+    _, grad = other.value_and_grad(theta)  # of minus the log-likelihood
+    w = jnp.where(problem.mask(), theta, 0.0)
+    return vdot(grad, _factor(problem, theta).solve(w))
 
 
 @jax.jit

@@ -35,6 +35,7 @@ from jaxprob.solvers.driver import (
     is_unproved,
     no_optimum,
     no_verdict,
+    run,
     seek,
     wants_proof,
 )
@@ -86,7 +87,7 @@ class Lanes(NamedTuple):
         """The problem of one lane."""
         own = {name: _on_device(self.take(name, i)) for name in self.own}
         if self.draw is not None:
-            own = self.draw(self.base, self.extra, own)
+            own = _drawn(self.base, self.extra, own, draw=self.draw)
         return with_parts(self.base, own)
 
     @property
@@ -141,6 +142,12 @@ class Block(NamedTuple):
     doubtful: Array  # () bool, whether it may be separated
     unproved: Array  # () bool, whether it ended without a proof
     found: Ending
+
+
+@partial(eager_jit, static_argnames=["draw"])
+def _drawn(base: Problem, extra: Any, own: Any, *, draw: Bind) -> dict[str, Any]:
+    """The parts of one lane."""
+    return draw(base, extra, own)
 
 
 def _on_device(a: Any) -> Array:
@@ -260,6 +267,34 @@ def _plain(
         return _found(solver, problem, result._replace(evidence=evidence))
 
     return batch.map_in_turn(one, batch.starts if batch.start_axis == 0 else None)
+
+
+def _whole(
+    solver: Solver, draw: Bind | None, common: Common, own: Any, start: Array | None, live: Array
+) -> Ending:
+    """Run the lanes of a block to their end, by a program that holds a step no more than once.
+
+    One after another, as they take different numbers of steps; side by side where there are none.
+    """
+    del live
+    batch = _batch(draw, common, own, start)
+    unchecked = set(_DATA) & set(own)
+    shared = None if batch.start_axis == 0 else batch.starts
+
+    def one(problem: Problem, theta: Array | None) -> Ending:
+        problem = problem.prepared()
+        theta = shared if theta is None else theta
+        theta = problem.start_for(solver) if theta is None else theta
+        open_ = jnp.int32(Status.MAX_STEPS)
+        proved, status = no_optimum(problem), _of_data(problem, unchecked, open_)
+        status = jnp.where(status == open_, proved.status, status)
+        result = run(solver, problem, theta, proved=proved._replace(status=status))
+        evidence = result.evidence
+        evidence = evidence._replace(status=jnp.where(status == open_, evidence.status, status))
+        return _found(solver, problem, result._replace(evidence=evidence))
+
+    each = batch.map_in_turn if solver.max_steps else batch.map
+    return each(one, batch.starts if batch.start_axis == 0 else None)
 
 
 def _of_data(problem: Problem, unchecked: Container[str], status: Array) -> Array:
@@ -404,9 +439,9 @@ def _laid_out(
     """Run a program on each block of lanes: the blocks of a device in turn."""
 
     def on_device(common: Common, own: Any, start: Any, live: Array) -> Any:
-        run = partial(program, solver, draw, common)
+        block_of = partial(program, solver, draw, common)
         lanes = (own, start, live) if own_start else (own, live)
-        call = run if own_start else lambda own, live: run(own, start, live)
+        call = block_of if own_start else lambda own, live: block_of(own, start, live)
         if shape.turns == 1:
             return call(*lanes)
         blocks = jax.tree.map(lambda a: a.reshape(shape.turns, shape.lanes, *a.shape[1:]), lanes)
@@ -454,6 +489,8 @@ first = _program(_first, own_start=False)
 """Look at lanes that share where they start, (p,) or None, or have it as a part "theta"."""
 plain = _program(_plain, own_start=False)
 """Try whether a few Newton steps are enough."""
+whole = _program(_whole, own_start=False)
+"""Run lanes to their end that raise no doubt, and want no proof."""
 rest = _program(_rest)
 """Go on with lanes."""
 proofs = _program(_seek)

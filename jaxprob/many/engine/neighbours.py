@@ -20,10 +20,11 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from jaxprob.contract import Bind, Status
+from jaxprob.data.loading import picked, to_device
 from jaxprob.fit import Fit, default_solver, recentred, solve
 from jaxprob.many.engine.lanes import Lanes, mesh_of, with_parts
 from jaxprob.many.engine.running import Interrupted, LanesSource, run
-from jaxprob.many.engine.schedule import Run
+from jaxprob.many.engine.schedule import Run, is_much_work
 from jaxprob.numerics.products import einsum
 from jaxprob.problem.problem import Known, Problem
 from jaxprob.runtime.compilation import eager_jit
@@ -88,7 +89,7 @@ def fit_grid(
     fold = np.indices((m, grid.num_parts - 1)).reshape(2, -1) + [[0], [1]]
     whole = np.stack([np.arange(m), np.zeros(m, int)])
     penalty, part = np.concatenate([whole, fold], axis=1).astype(np.int32)
-    warm = Neighbours(grid, _start(grid), _DEGREE_L1 if has_l1 else _DEGREE)
+    warm = Neighbours(grid, _start(grid, solver, len(part)), _DEGREE_L1 if has_l1 else _DEGREE)
     own = {
         "penalty": penalty,
         "part": part,
@@ -96,13 +97,14 @@ def fit_grid(
         "share": warm.share[penalty],
         "theta": np.repeat(warm.start[None], len(part), axis=0),
     }
-    extra = {"folds": grid.folds, "num_folds": np.int32(grid.num_folds), "tables": grid.tables}
-    lanes = Lanes(grid.base, own, len(part), Bind(_lane), jax.tree.map(jnp.asarray, extra))
+    num_folds = np.asarray(grid.num_folds, np.int32)
+    extra = {"folds": grid.folds, "num_folds": num_folds, "tables": grid.tables}
+    lanes = Lanes(grid.base, own, len(part), Bind(_lane), jax.tree.map(to_device, extra))
     known = warm.first_known() if solver.takes_known else None
 
     def some(fits: Fit, lanes_of: slice) -> Fit:
-        tables = {name: jnp.asarray(table)[penalty] for name, table in grid.tables.items()}
-        chosen = jax.tree.map(lambda a: a[lanes_of], replace(fits, **tables))
+        tables = {name: table[penalty] for name, table in grid.tables.items()}
+        chosen = picked(replace(fits, **tables), lanes_of)
         taken = {name: a[lanes_of] for name, a in own.items()}
         source = LanesSource(lanes._replace(own=taken, size=len(taken["part"])))
         return replace(chosen, source=source)
@@ -122,11 +124,12 @@ def fit_grid(
     return some(fits, slice(m)), None if grid.folds is None else some(fits, slice(m, None))
 
 
-def _start(grid: Grid) -> np.ndarray:
-    """(p,) the fit with the penalty in the middle, or where the model starts."""
+def _start(grid: Grid, solver: Solver, size: int) -> np.ndarray:
+    """(p,) the fit with the penalty in the middle, where that saves time, or the model's start."""
+    if not (solver.takes_known or is_much_work(grid.base, size)):
+        return np.asarray(grid.base.start())
     middle = np.argsort(grid.values, kind="stable")[len(grid.values) // 2]
-    tables = {name: jnp.asarray(table)[middle] for name, table in grid.tables.items()}
-    problem = with_parts(grid.base, tables)
+    problem = with_parts(grid.base, picked(grid.tables, middle))
     outcome = solve(problem)
     good = int(outcome.result.evidence.status) == Status.CONVERGED
     return np.asarray(outcome.result.theta if good else problem.start())
@@ -172,7 +175,7 @@ class Neighbours:
             return None
         alone = len(self.grid.values) == 1  # and what is known of folds is known for good
         known = _known(self.grid, self.start[None], alone)
-        return Known(*(jnp.repeat(a, len(self.knots), axis=0) for a in known))
+        return Known(*picked(known, np.zeros(len(self.knots), int)))
 
     def phases(self, work: Run) -> Iterator[np.ndarray]:
         """The lanes to run next; their starts are set."""
@@ -218,11 +221,12 @@ def _known(grid: Grid, points: np.ndarray, of_folds: bool) -> Known:
     devices = len(jax.local_devices())
     padded = np.resize(points, (-(-len(points) // devices) * devices, points.shape[1]))
     index, live = _rows_of_folds(grid) if of_folds else (None, None)
-    information = _information(grid.base, padded, index, live, devices=devices)[: len(points)]
+    information = np.asarray(_information(grid.base, padded, index, live, devices=devices))
+    information = information[: len(points)]
     lacking = grid.num_parts - information.shape[1]
-    information = jnp.pad(information, [(0, 0), (0, lacking), (0, 0), (0, 0)])
-    at = jnp.asarray(points)
-    return Known(at, information, _apart(grid.base, at))
+    information = np.pad(information, [(0, 0), (0, lacking), (0, 0), (0, 0)])
+    at = to_device(points)
+    return Known(at, to_device(information), _apart(grid.base, at))
 
 
 @eager_jit

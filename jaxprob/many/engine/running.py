@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.contract import Status
+from jaxprob.data.loading import load, to_device
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.engine.keeping import Seal, seals
 from jaxprob.many.engine.lanes import Ending, Lanes, with_parts
@@ -106,14 +107,16 @@ def _check_budget(value: Any) -> int:
 def _fit(
     lanes: Lanes, problem: Problem, found: Ending, feature_names: tuple[str, ...] | None
 ) -> Fit:
-    found = jax.tree.map(jnp.asarray, found)
+    leaves, tree = jax.tree.flatten(found)
+    found = jax.tree.unflatten(tree, load(leaves))
 
     def each(name: str) -> Array | None:
         shared = getattr(lanes.base, name)
         if shared is None and name not in lanes.own:
             return None
         dtype = problem.data.x.dtype
-        return jnp.broadcast_to(jnp.asarray(lanes.own.get(name, shared), dtype), lanes.size)
+        each = np.asarray(lanes.own.get(name, shared), dtype)
+        return to_device(np.broadcast_to(each, lanes.size))
 
     return Fit(
         params=found.params,

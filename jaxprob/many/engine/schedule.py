@@ -15,7 +15,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxprob.contract import Status
 from jaxprob.many.engine import lanes as programs
 from jaxprob.many.engine.lanes import Block, Ending, Lanes, Shape, mesh_of
-from jaxprob.solvers.driver import Progress, Solver
+from jaxprob.problem.problem import Problem
+from jaxprob.solvers.driver import Progress, Solver, may_doubt, wants_proof
 from jaxprob.solvers.plain_newton import suits
 
 _ELEMENTS = 1 << 16  # of an array (L, n) of a block of lanes that share x, on a CPU
@@ -155,7 +156,7 @@ def in_blocks(lanes: Lanes, num_params: int, shape: Shape) -> Lanes:
 
 
 _PREPARED: set[Any] = set()
-_PLAIN_SECONDS: dict[Any, float] = {}
+_COMPACT_SECONDS: dict[Any, float] = {}
 _WORTH_COMPILING = 3.0  # seconds, about as long as the programs for any lane take to compile
 
 
@@ -165,16 +166,15 @@ class Run:
     def __init__(
         self, lanes: Lanes, solver: Solver, start: Array | None, shape: Shape, small: Shape
     ) -> None:
-        self.lanes, self.shape, self.small = lanes, shape, small
+        self.lanes, self.shape, self.small, lane = lanes, shape, small, lanes.problem(0)
         self._everywhere = None
         if shape.devices > 1:
             self._everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
         shared = lanes.common, start, solver
         self.common, self.start, self.solver = jax.device_put(shared, self._everywhere)
-        self.is_large = _work(lanes) >= _MUCH_WORK
-        spent = _PLAIN_SECONDS.get(self._key(), 0.0)
-        simple = suits(solver, lanes.problem(0)) and spent < _WORTH_COMPILING
-        self.is_simple = self.tries_plain = simple and not self.is_large
+        self.is_large = is_much_work(lane, lanes.size)
+        self.compact = self._compact(lane)
+        self.is_compact = self.compact is not None
         self.waiting, self.left, self.done = np.arange(0), np.arange(0), 0
         self.ready, self.doubtful, self.unproved = Pool(), Pool(), Pool()
         self.found: Ending | None = None
@@ -200,13 +200,13 @@ class Run:
 
     def go(self, lanes: np.ndarray) -> Iterator[int]:
         """Run some lanes to their end; the number of lanes done so far, after each call."""
-        self.waiting, self.tries_plain = lanes, self.is_simple
+        self.waiting, self.is_compact = lanes, self.compact is not None
         at_work: deque[Call] = deque()
         started = time.perf_counter()
         while True:
-            if self.tries_plain and not (len(self.waiting) or at_work):
+            if self.is_compact and not (len(self.waiting) or at_work):
                 self._note(time.perf_counter() - started)
-                self.waiting, self.left, self.tries_plain = self.left, self.waiting, False
+                self.waiting, self.left, self.is_compact = self.left, self.waiting, False
             while len(at_work) < 2 and (call := self._next_call(idle=not at_work)) is not None:
                 at_work.append(call)
             if not at_work:
@@ -225,18 +225,34 @@ class Run:
             ):
                 if pool.size >= (self.small.size if full else 1):
                     return self._gathered(program, pool, keep)
-            if len(self.waiting) and self.tries_plain:
-                return self._simple()
+            if len(self.waiting) and self.is_compact:
+                return self._in_one()
             if len(self.waiting):
                 return self._fresh()
             if not idle:
                 return None
         return None
 
+    def _compact(self, problem: Problem) -> Any:
+        """The one program that does for most lanes, or for all; None where there is none.
+
+        It compiles in a fraction of the time that the programs for any lane take together, and
+        takes one lane after another.
+        """
+        at_once = not (wants_proof(self.solver, problem) or may_doubt(self.solver, problem))
+        if at_once and self.solver.max_steps == 0:
+            return programs.whole
+        spent = _COMPACT_SECONDS.get(self._key(), 0.0)
+        if self.is_large or spent >= _WORTH_COMPILING or jax.default_backend() != "cpu":
+            return None
+        if suits(self.solver, problem):
+            return programs.plain
+        return programs.whole if at_once else None
+
     def _note(self, seconds: float) -> None:
-        """Add what plain steps took to what they have taken, but for the first time, to compile."""
-        before = _PLAIN_SECONDS.get(self._key())
-        _PLAIN_SECONDS[self._key()] = 0.0 if before is None else before + seconds
+        """Add what the compact program took to what it has taken; the first time, to compile it."""
+        before = _COMPACT_SECONDS.get(self._key())
+        _COMPACT_SECONDS[self._key()] = 0.0 if before is None else before + seconds
 
     def _key(self) -> tuple:
         """Equal for runs that the same programs do for."""
@@ -255,12 +271,13 @@ class Run:
             self._call(programs.rest, self.small, index[:0], self._own(index, self.small), some)
             _PREPARED.add(key)
 
-    def _simple(self) -> Call:
-        """Lanes that plain Newton steps may do for."""
+    def _in_one(self) -> Call:
+        """Lanes from their start to their end, but for those that plain steps do not do for."""
         index, self.waiting = self.waiting[: self.shape.size], self.waiting[self.shape.size :]
         own = self._own(index, self.shape)
-        result = self._call(programs.plain, self.shape, index, own, self.start)
-        return Call(index, result, self._keep_simple)
+        result = self._call(self.compact, self.shape, index, own, self.start)
+        keep = self._keep_converged if self.compact is programs.plain else self._keep_found
+        return Call(index, result, keep)
 
     def _fresh(self) -> Call:
         shape = self.shape if 2 * len(self.waiting) > self.shape.size else self.small
@@ -311,7 +328,7 @@ class Run:
             self.unproved.put(index, progress, unproved)
         self._keep(index, block.found, ~goes_on & ~unproved)
 
-    def _keep_simple(self, index: np.ndarray, found: Ending) -> None:
+    def _keep_converged(self, index: np.ndarray, found: Ending) -> None:
         converged = np.asarray(found.status)[: len(index)] == Status.CONVERGED
         self._keep(index, found, converged)
         self.left = np.append(self.left, index[~converged])
@@ -338,10 +355,9 @@ def _spread(shape: Shape) -> Any:
     return NamedSharding(mesh_of(shape.devices), PartitionSpec("lanes"))
 
 
-def _work(lanes: Lanes) -> float:
-    """Roughly the operations of a pass over the data of all lanes."""
-    x = lanes.own.get("x", lanes.base.data.x)
-    return lanes.size * float(np.prod(x.shape[-2:])) * (lanes.base.model.variables.num_classes or 1)
+def is_much_work(problem: Problem, count: int) -> bool:
+    """Whether a pass over so many problems is worth a program that is better optimised."""
+    return count * problem.data.x.size * (problem.model.variables.num_classes or 1) >= _MUCH_WORK
 
 
 def _blank(a: np.ndarray, size: int) -> np.ndarray:
