@@ -17,7 +17,7 @@ from jaxprob.many import Interrupted, cross_validate, fit_many
 from jaxprob.many.engine import lanes as programs
 from jaxprob.many.engine import schedule
 from jaxprob.many.engine.arguments import make_lanes
-from jaxprob.models import logistic
+from jaxprob.models import gaussian_mixture, logistic, naive_bayes
 from jaxprob.solvers import newton
 
 LOGISTIC = logistic.model()
@@ -192,6 +192,50 @@ def test_lanes_that_are_not_plain_go_on(x64, monkeypatch, in_one_call):
     assert fits.status.tolist() == in_one_call.status.tolist()
     good = np.flatnonzero(fits.status == Status.CONVERGED)
     for a, b in zip(fits.params, in_one_call.params, strict=True):
+        assert_close(a[good], b[good], SAME_FIT["float64"])
+
+
+def several(kind):
+    """A model, and ten lanes of it: the third's data are not finite, the fourth has none."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(10, 30, 2)) + 3 * (np.arange(30) % 2)[:, None]
+    x[2, 5, 1] = np.nan
+    y = (rng.uniform(size=30) < 0.3 + 0.4 * (np.arange(30) % 2)).astype(int)
+    weights = rng.integers(1, 4, (10, 30)).astype(float)
+    weights[3] = 0.0
+    given = {"x": x, "y": y, "weights": weights}
+    if kind == "lasso":
+        return LOGISTIC, given | {"l1": 1.0}
+    if kind == "mixture":
+        return gaussian_mixture.model(2), {n: a for n, a in given.items() if n != "y"}
+    return naive_bayes.model(2, naive_bayes.Gaussian()), given
+
+
+@pytest.mark.parametrize("kind", ["lasso", "mixture", "naive Bayes"])
+def test_lanes_that_raise_no_doubt_need_one_program(x64, monkeypatch, kind):
+    """It does what the programs for any lane do, of lanes with nothing to fit too."""
+
+    def fails(*args, **keywords):
+        raise AssertionError("another program")
+
+    model, given = several(kind)
+    key = {"key": jax.random.key(0)} if kind == "mixture" else {}
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule, "_WORTH_COMPILING", 1e9)
+        for name in ("plain", "first", "rest"):
+            patch.setattr(programs, name, fails)
+        one = fit_many(model, **given, **key)
+    with monkeypatch.context() as patch:
+        patch.setattr(schedule.Run, "_compact", lambda self, problem: None)
+        patch.setattr(programs, "whole", fails)
+        every = fit_many(model, **given, **key)
+    expected = [Status.CONVERGED] * 10
+    expected[2:4] = Status.INVALID_INPUT, Status.NO_DATA
+    assert one.status.tolist() == every.status.tolist() == expected
+    assert one.num_steps.tolist() == every.num_steps.tolist()
+    good = one.status == Status.CONVERGED
+    trees = ((f.params, f.gap, f.objective, f.log_likelihood, f.total_weight) for f in (one, every))
+    for a, b in zip(*map(jax.tree.leaves, trees), strict=True):
         assert_close(a[good], b[good], SAME_FIT["float64"])
 
 
