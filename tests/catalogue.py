@@ -35,6 +35,11 @@ class Case(NamedTuple):
     offset: jax.Array
 
 
+def shapes(model: Model, *data: jax.Array) -> Any:
+    """Parameters as `jax.ShapeDtypeStruct`s."""
+    return jax.eval_shape(lambda: model.init(None, *data))
+
+
 def draw(model: Model, seed: int, *, n: int = 37, d: int = 3, dtype: str = "float64") -> Case:
     """Random parameters and data: every class has an example, some weights are zero."""
     rng = np.random.default_rng(seed)
@@ -45,6 +50,6 @@ def draw(model: Model, seed: int, *, n: int = 37, d: int = 3, dtype: str = "floa
     shape = (n,) if model.variables.offset_columns is None else (n, model.variables.offset_columns)
     offset = jnp.asarray(rng.standard_normal(shape), dtype)
     params = jax.tree.map(
-        lambda a: jnp.asarray(rng.standard_normal(a.shape), dtype), model.init(None, x, y)
+        lambda a: jnp.asarray(rng.standard_normal(a.shape), dtype), shapes(model, x, y)
     )
     return Case(params, x, y, weights, offset)

@@ -1,13 +1,14 @@
 """Every model of the library as the tests of the contract see it: with data, and what adds up."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from catalogue import MODELS
+from catalogue import MODELS, shapes
 from catalogue import draw as draw_linear
 
 from jaxprob.contract import Counts, Model, Search, Trait
@@ -33,6 +34,12 @@ def search(model: Model) -> Callable[..., Any]:
     return route.search
 
 
+@cache
+def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a model as one program, which is all that most tests need of it."""
+    return jax.jit(fn)
+
+
 class Example(NamedTuple):
     """Arguments of a log-likelihood; extras are its keywords."""
 
@@ -50,18 +57,17 @@ class Example(NamedTuple):
     def terms(self, model: Model) -> jax.Array:
         """(n,) the log-probability of each example; under the others where they are the density."""
         if Trait.SUM in model.offers:
-            keys = tuple(self.extras)
-            return jnp.stack(
-                [
-                    model.log_prob(self.params, *own[0], **dict(zip(keys, own[1:], strict=True)))
-                    for own in zip(zip(*self.data, strict=True), *self.extras.values(), strict=True)
-                ]
-            )
+            data, extras = jax.device_get((self.data, self.extras))
+            one = compiled(model.log_prob)
+            return jnp.stack([
+                one(self.params, *(a[i] for a in data), **{k: a[i] for k, a in extras.items()})
+                for i in range(len(self.x))
+            ])  # fmt: skip
         n = len(self.x)
         others = jnp.where(jnp.eye(n, dtype=bool), 0.0, self.weights[None, :])
         k = len(self.data)
         one = jax.vmap(model.log_prob, (None, *[0] * k, *[None] * k, 0))
-        return one(self.params, *self.data, *self.data, others)
+        return jax.jit(one)(self.params, *self.data, *self.data, others)
 
     def made_of(self, model: Model) -> tuple[jax.Array, ...]:
         """What functions of the density take as their last arguments."""
@@ -101,7 +107,7 @@ def _regression(model: Model, seed: int, *, n: int = 37, dtype: str = "float64")
     y = rng.poisson(np.exp(offset + 1)) if is_count else rng.standard_normal(n) + offset
     y = jnp.asarray(y, dtype)
     params = jax.tree.map(
-        lambda a: jnp.asarray(rng.standard_normal(a.shape) / 2, dtype), model.init(None, x, y)
+        lambda a: jnp.asarray(rng.standard_normal(a.shape) / 2, dtype), shapes(model, x, y)
     )
     params = params._replace(weights=params.weights / jnp.asarray(units, dtype))
     weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
@@ -113,6 +119,7 @@ def each_y(model: Model, example: Example) -> tuple[np.ndarray, np.ndarray]:
     own = {name: a[0] for name, a in example.extras.items()}
     rest = example.made_of(model)
 
+    @jax.jit
     def log_prob(y: jax.Array) -> jax.Array:
         return model.log_prob(example.params, example.x[0], y, *rest, **own)
 
@@ -126,7 +133,7 @@ def each_y(model: Model, example: Example) -> tuple[np.ndarray, np.ndarray]:
     else:
         width = np.exp(-float(log_prob(jnp.asarray(mean, example.x.dtype))))  # that of a box
         y, cell = mean + width * GRID, width * (GRID[1] - GRID[0])
-    log_p = jax.vmap(log_prob)(jnp.asarray(y, example.x.dtype))
+    log_p = jax.jit(jax.vmap(log_prob))(jnp.asarray(y, example.x.dtype))
     return y, cell * np.exp(np.asarray(log_p, float))
 
 
@@ -191,7 +198,7 @@ def _bayes(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> E
     y = np.concatenate([np.arange(k), rng.integers(0, k, n - k)])
     x = jnp.asarray(x, dtype)
     params = jax.tree.map(
-        lambda a: jnp.asarray(rng.normal(size=a.shape) / 2, dtype), model.init(None, x, y)
+        lambda a: jnp.asarray(rng.normal(size=a.shape) / 2, dtype), shapes(model, x, y)
     )
     weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
     return Example(params, x, jnp.asarray(y, "int32"), weights, {})
@@ -209,10 +216,10 @@ def _over_everything(model: Model, example: Example) -> float:
     points = np.array(list(product(*possible)))
     if any(isinstance(family, nb.Multinomial) for family in features):
         points = points[points.sum(axis=1) == NUM_THINGS]
-    some = jax.vmap(model.log_prob, (None, 0, None))
+    some = jax.jit(jax.vmap(model.log_prob, (None, 0, None)))
     labels = jnp.arange(model.variables.num_classes)
     x = jnp.asarray(points, example.x.dtype)
-    return cell * float(sum(jnp.sum(jnp.exp(some(example.params, x, y))) for y in labels))
+    return cell * float(sum(np.sum(np.exp(some(example.params, x, y))) for y in labels))
 
 
 def _bayes_entry(features: tuple) -> Entry:
@@ -229,7 +236,7 @@ def _points(model: Model, seed: int, *, n: int = 37, dtype: str = "float64") -> 
         x[rng.uniform(size=n) < 0.2, rng.integers(2)] = np.nan
     x = jnp.asarray(x, dtype)
     params = jax.tree.map(
-        lambda a: jnp.asarray(rng.normal(size=a.shape) / 2, dtype), model.init(None, x)
+        lambda a: jnp.asarray(rng.normal(size=a.shape) / 2, dtype), shapes(model, x)
     )
     weights = jnp.asarray(rng.integers(0, 4, n) / 2, dtype)
     return Example(params, x, None, weights, {})
@@ -243,7 +250,7 @@ def _over_the_line(model: Model, example: Example) -> float:
     nodes, weights = np.polynomial.legendre.leggauss(60)
     half = np.diff(ends)[:, None] / 2
     x = (ends[:-1, None] + half * (1 + nodes[None, :])).ravel()
-    some = jax.vmap(model.log_prob, (None, 0, None, None))
+    some = jax.jit(jax.vmap(model.log_prob, (None, 0, None, None)))
     x = jnp.asarray(x, example.x.dtype)[:, None]
     p = np.exp(np.asarray(some(example.params, x, example.x, example.weights), np.float64))
     return float(p @ (half * weights[None, :]).ravel())
@@ -254,10 +261,10 @@ def _over_the_plane(model: Model, example: Example) -> float:
     x = np.stack(np.meshgrid(GRID, GRID), axis=-1).reshape(-1, 2)
     x = jnp.asarray(x, example.x.dtype)
     if Trait.SUM in model.offers:
-        each = jax.vmap(model.log_prob, (None, 0))(example.params, x)
+        each = jax.jit(jax.vmap(model.log_prob, (None, 0)))(example.params, x)
     else:
         each = model.objective.density(example.params, x, example.x, example.weights)
-    return (GRID[1] - GRID[0]) ** 2 * float(jnp.sum(jnp.exp(each)))
+    return (GRID[1] - GRID[0]) ** 2 * float(np.sum(np.exp(each)))
 
 
 def _mixture_entry(covariance: str, **settings: Any) -> Entry:
@@ -272,7 +279,8 @@ def _over_a_wide_plane(model: Model, example: Example) -> float:
     u = (np.arange(num) + 0.5) / num * np.pi - np.pi / 2  # x = 3 tan u, by middles
     x, slope = 3.0 * np.tan(u), 3.0 / np.cos(u) ** 2
     at = np.stack(np.meshgrid(x, x), axis=-1).reshape(-1, 2)
-    log_p = jax.vmap(model.log_prob, (None, 0))(example.params, jnp.asarray(at, example.x.dtype))
+    some = jax.jit(jax.vmap(model.log_prob, (None, 0)))
+    log_p = some(example.params, jnp.asarray(at, example.x.dtype))
     p = np.exp(np.asarray(log_p, float)).reshape(num, num)
     return float(slope @ p @ slope) * (np.pi / num) ** 2
 

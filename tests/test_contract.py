@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import ENTRIES, each_y
+from contract import ENTRIES, compiled, each_y
 from jax.flatten_util import ravel_pytree
 from tolerances import EPS, SAME_SUM
 
@@ -93,7 +93,7 @@ def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
     assert terms.shape == (len(x),)
     assert terms.dtype == dtype
     terms = np.asarray(terms, np.float64) * np.asarray(weights, np.float64)
-    got = model.objective.log_likelihood(params, *example.data, weights, **extras)
+    got = compiled(model.objective.log_likelihood)(params, *example.data, weights, **extras)
     assert got.dtype == dtype
     assert abs(float(got) - terms.sum()) <= SAME_SUM[dtype] * np.abs(terms).sum()
 
@@ -164,19 +164,19 @@ def test_weights_are_repeats(entry, x64):
     example = entry.draw(model, 3, n=12)
     params, x, extras = example.params, example.x, example.extras
     times = np.random.default_rng(0).integers(0, 4, 12)
-    again = {name: jnp.repeat(a, times, axis=0) for name, a in extras.items()}
-    data = tuple(jnp.repeat(a, times, axis=0) for a in example.data)
-    for fn in densities(model, example):
-        weighted = flat(fn(params, *example.data, jnp.asarray(times, x.dtype), **extras))
+    again = {name: np.repeat(a, times, axis=0) for name, a in extras.items()}
+    data = tuple(np.repeat(a, times, axis=0) for a in example.data)
+    for fn in map(compiled, densities(model, example)):
+        weighted = flat(fn(params, *example.data, times.astype(x.dtype), **extras))
         repeated = flat(fn(params, *data, **again))
-        scale = np.max(np.abs(repeated)) + float(jnp.nansum(data[0] ** 2)) + len(data[0])
+        scale = np.max(np.abs(repeated)) + float(np.nansum(data[0] ** 2)) + len(data[0])
         np.testing.assert_allclose(weighted, repeated, rtol=0, atol=SAME_SUM["float64"] * scale)
 
 
 def test_jit_is_eager_and_vmap_is_a_loop(entry, x64):
     model = entry.model
     cases = [entry.draw(model, seed) for seed in range(3)]
-    together = jax.tree.map(lambda *a: jnp.stack(a), *cases)
+    together = jax.tree.map(lambda *a: np.stack(a), *cases)
     for fn in functions(model):
 
         def call(example, fn=fn):
@@ -185,9 +185,9 @@ def test_jit_is_eager_and_vmap_is_a_loop(entry, x64):
         lanes, jitted = jax.vmap(call)(together), jax.jit(call)
         for i, case in enumerate(cases):
             eager = flat(call(case))
-            size = np.max(np.abs(eager)) + float(jnp.nansum(case.x**2))
+            size = np.max(np.abs(eager)) + float(np.nansum(flat_rows(case.x) ** 2))
             atol = SAME_SUM["float64"] * (1 + size)
-            lane = flat(jax.tree.map(lambda a, i=i: a[i], lanes))
+            lane = flat(jax.tree.map(lambda a, i=i: np.asarray(a)[i], lanes))
             np.testing.assert_allclose(lane, eager, rtol=0, atol=atol)
             np.testing.assert_allclose(flat(jitted(case)), eager, rtol=0, atol=atol)
 
@@ -246,7 +246,8 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
         return
     if model.variables.is_conditional:
         keys = jax.random.split(jax.random.key(0), count)
-        draws = jax.vmap(lambda key: model.predict.sample(params, key, x, *made_of, **extras))(keys)
+        draw = jax.vmap(lambda key: model.predict.sample(params, key, x, *made_of, **extras))
+        draws = jax.jit(draw)(keys)
         if model.variables.num_classes is None:
             assert_means_and_scores(model, example, draws)
             return
@@ -268,8 +269,8 @@ def test_samples_have_the_moments_of_the_density(entry, dtype):
 def assert_scores_vanish(model, params, *drawn):
     """Under its own density the mean gradient is zero."""
     grad = model.objective.grad or jax.grad(model.objective.log_likelihood)
-    one = jax.jit(jax.vmap(lambda *own: grad(params, *[a[None] for a in own])))
-    scores = flat_rows(jax.vmap(lambda tree: ravel_pytree(tree)[0])(one(*drawn)))
+    one = jax.vmap(lambda *own: ravel_pytree(grad(params, *[a[None] for a in own]))[0])
+    scores = flat_rows(jax.jit(one)(*drawn))
     error = np.std(scores, axis=0) / np.sqrt(len(scores))
     assert np.all(np.abs(np.mean(scores, axis=0)) <= 5 * error + 1e-12)
 
@@ -281,11 +282,15 @@ def assert_means_and_scores(model, example, draws):
     error = np.std(draws, axis=0) / len(draws) ** 0.5
     mean = np.asarray(model.predict.mean(params, x, **extras))
     assert np.all(np.abs(draws.mean(axis=0) - mean) <= 5 * error)
+
+    @jax.jit
+    def scores_of(x, y, own):
+        grad = jax.grad(lambda params, y: model.log_prob(params, x, y, **own))
+        return jax.vmap(lambda y: ravel_pytree(grad(params, y))[0])(y)
+
     for i in range(len(x)):
-        own = {name: a[i] for name, a in extras.items()}
-        grad = jax.grad(lambda params, y, i=i, own=own: model.log_prob(params, x[i], y, **own))
-        y = jnp.asarray(draws[:, i], x.dtype)
-        scores = jax.vmap(lambda y, grad=grad: ravel_pytree(grad(params, y))[0])(y)
+        own = {name: np.asarray(a)[i] for name, a in extras.items()}
+        scores = scores_of(np.asarray(x)[i], np.asarray(draws[:, i], x.dtype), own)
         error = np.std(scores, axis=0) / len(draws) ** 0.5
         assert np.all(np.abs(np.mean(flat_rows(scores), axis=0)) <= 5 * error)
 
@@ -327,18 +332,26 @@ def test_a_fit_is_a_maximum(entry, x64):
     assert float(found.grad_norm) <= 1e-6
     assert float(found.gap) <= 1e-9
 
-    def objective(params):
+    theta, back = ravel_pytree(found.params)
+
+    @jax.jit
+    def objective_at(theta):
+        params = back(theta)
         follows = model.hyperparameters(*example.data, weights=weights)
         prior = 0.0 if model.prior is None else model.prior.log_prob(params, *follows)
-        return float(model.objective.value(params, *example.data, weights, **extras) + prior)
+        return model.objective.value(params, *example.data, weights, **extras) + prior
 
-    best, (theta, back) = objective(found.params), ravel_pytree(found.params)
+    def objective(theta):
+        return float(objective_at(theta))
+
+    theta = np.asarray(theta)
+    best = objective(theta)
     assert abs(float(found.objective) - best) <= 1e-12 * abs(best)
     value = float(model.objective.log_likelihood(found.params, *example.data, weights, **extras))
     assert abs(float(found.log_likelihood) - value) <= 1e-12 * abs(value)
     rng = np.random.default_rng(0)
     for size in (1e-3, 1e-1):
-        others = [back(theta + size * rng.standard_normal(len(theta))) for _ in range(5)]
+        others = [theta + size * rng.standard_normal(len(theta)) for _ in range(5)]
         assert max(map(objective, others)) <= best + 1e-10 * abs(best)
 
 
@@ -360,7 +373,7 @@ def test_fits_of_lanes_are_fits(name, x64):
         alone = flat(one(weights[i]).params)
         for lanes in (fits, mapped):
             assert int(lanes.status[i]) == jp.Status.CONVERGED
-            lane = flat(jax.tree.map(lambda a, i=i: a[i], lanes.params))
+            lane = flat(jax.tree.map(lambda a, i=i: np.asarray(a)[i], lanes.params))
             size = np.abs(alone[np.isfinite(alone)]).max()
             np.testing.assert_allclose(lane, alone, rtol=0, atol=1e-8 * (1 + size))
 

@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxprob.contract import Evidence, Status
 from jaxprob.fit.outcome import Outcome, outcome_of
-from jaxprob.fit.plan import in_bucket, solvers_for
+from jaxprob.fit.plan import in_bucket, solvers_for, work_of
 from jaxprob.problem.problem import Problem
 from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers.driver import DEFAULT_TOL, Result, Solver, is_unproved, run, wants_proof
@@ -37,10 +37,11 @@ def solve(problem: Problem) -> Outcome:
 
 def compile_ahead(problem: Problem, theta: Array | None, solver: Solver, *, trace: bool) -> None:
     """Compile what `first_that_converges` will call first, for arrays of these shapes."""
+    work = work_of(problem, solver)
     if suits(solver, problem) and not trace:
-        _by_plain_newton.compile(*_plain_arguments(solver, problem, theta))
+        _by_plain_newton.compile(work, *_plain_arguments(solver, problem, theta))
     else:
-        run_alone.compile(solver, problem, theta, trace=trace)
+        run_alone.compile(work, solver, problem, theta, trace=trace)
 
 
 def first_that_converges(
@@ -52,10 +53,10 @@ def first_that_converges(
         if outcome is not None:
             return outcome
     for solver in solvers[:-1]:
-        outcome = run_alone(solver, problem, theta, trace=trace)
+        outcome = _run_alone(solver, problem, theta, trace)
         if int(outcome.result.evidence.status) == Status.CONVERGED:
             return outcome
-    outcome = run_alone(solvers[-1], problem, theta, trace=trace)
+    outcome = _run_alone(solvers[-1], problem, theta, trace)
     open_ = bool(is_unproved(jax.device_get(outcome.result.evidence)))
     unproved = open_ and wants_proof(solvers[-1], problem)
     return _certify(solvers[-1], problem, outcome) if unproved else outcome
@@ -64,8 +65,9 @@ def first_that_converges(
 def _outcome_if_plain(solver: Any, problem: Problem, theta: Array | None) -> Outcome | None:
     """What plain Newton steps find, None where they are not enough."""
     steps = 0
+    program = _by_plain_newton.for_work(work_of(problem, solver))
     for _ in range(_ATTEMPTS):
-        outcome = _by_plain_newton(*_plain_arguments(solver, problem, theta, steps))
+        outcome = program(*_plain_arguments(solver, problem, theta, steps))
         status = int(outcome.result.evidence.status)
         if status == Status.CONVERGED:
             return outcome
@@ -92,6 +94,10 @@ def _by_plain_newton(
     solver = replace(newton(), tol=tol)
     theta = jnp.where(is_start, problem.start(), theta)
     return outcome_of(solver, problem, plain_newton(solver, problem, theta, *steps))
+
+
+def _run_alone(solver: Solver, problem: Problem, theta: Array | None, trace: bool) -> Outcome:
+    return run_alone.for_work(work_of(problem, solver))(solver, problem, theta, trace=trace)
 
 
 @partial(eager_jit, static_argnames=["trace"])

@@ -26,6 +26,9 @@ _MANY_ROWS = 100  # per parameter of a class: from here on a Hessian of some row
 _MUCH_WORK = 2e7  # operations of a Hessian below which it is cheaper than thinking about it
 
 
+_USUAL_STEPS = 100
+
+
 class Plan(NamedTuple):
     """What to solve, where to start if not where the model does, and solvers to try in turn."""
 
@@ -121,6 +124,18 @@ def in_bucket(problem: Problem, solvers: Sequence[Solver]) -> Problem:
         more = jax.tree.map(lambda a: filled(np.asarray(a), size), more)
     more = more._replace(weights=filled(weights, size, 0))
     return replace(problem, data=jax.device_put(more, may_alias=True))
+
+
+def work_of(problem: Problem, solver: Solver, count: int = 1) -> float:
+    """How many numbers are looked at, roughly, in so many fits, for each hundred of most steps.
+
+    Args:
+        problem: one of them.
+        solver: that is to solve it.
+        count: how many there are.
+    """
+    columns = problem.model.geometry.columns or problem.model.variables.num_classes or 1
+    return count * problem.data.x.size * columns * max(solver.max_steps / _USUAL_STEPS, 1)
 
 
 def solvers_for(problem: Problem, *, traced: bool) -> list[Solver]:

@@ -1,5 +1,6 @@
 """Programs for the CPU that compile in less than half the time, and run as fast."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +20,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 # at LLVM's first level, take 0.7 s for a fit by L-BFGS where the defaults take 1.6 s; the passes
 # over the data are as fast, and softmax kernels faster.
 _OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
-# What runs for milliseconds, and once, need not be fast: half the time of the options above.
+# What runs for milliseconds need not be fast: half the time of the options above, but two to four
+# times theirs to run where passes over data are most of it.
 _HASTY = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_backend_optimization_level": 0,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
+_LITTLE_DATA = 1 << 13  # numbers, with which a program is done before it is worth optimising
+_LITTLE_WORK = 5e5  # the same, passes and all
 _MISSING: set[str] = set()  # of all these, in the version of XLA that runs
 
 
@@ -33,12 +37,28 @@ class EagerJit:
 
     def __init__(self, fn: Callable[..., Any], **settings: Any) -> None:
         self._general = jax.jit(fn, **settings)
-        self._quick = _Quick(fn, settings)
+        self._quick = _Quick(fn, settings, _OPTIONS)
+        self._hasty = _Quick(fn, settings, _HASTY)
         self._compiled: set[Any] = set()
         update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
+        return self._call(self._tier(args, kwargs), args, kwargs)
+
+    def for_work(self, work: float) -> Callable[..., Any]:
+        """The function, to be called where its programs look at so many numbers, passes and all.
+
+        The arguments do not tell if there are many passes.
+        """
+        tier = self._hasty if work <= _LITTLE_WORK else self._quick
+        return lambda *args, **kwargs: self._call(tier, args, kwargs)
+
+    def _tier(self, args: tuple, kwargs: dict[str, Any]) -> "_Quick":
+        sizes = (math.prod(getattr(a, "shape", ())) for a in jax.tree.leaves((args, kwargs)))
+        return self._hasty if sum(sizes) <= _LITTLE_DATA else self._quick
+
+    def _call(self, tier: "_Quick", args: tuple, kwargs: dict[str, Any]) -> Any:
         arrays = (a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array))
         first = next(arrays, None)
         device = jax.default_backend() if first is None else next(iter(first.devices())).platform
@@ -46,7 +66,7 @@ class EagerJit:
         if device != "cpu":
             return self.optimised(*args, **kwargs)
         with _alone():
-            return self._quick.run(lambda program: program(*args, **kwargs))
+            return tier.run(lambda program: program(*args, **kwargs))
 
     def optimised(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns, by a program that takes longer to compile and less to run."""
@@ -57,10 +77,11 @@ class EagerJit:
         """Forget what has been compiled."""
         self._general.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
         self._quick.clear_cache()
+        self._hasty.clear_cache()
         self._compiled.clear()
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile ahead of a call with arrays of these shapes, on the default device."""
+    def compile(self, work: float, *args: Any, **kwargs: Any) -> None:
+        """Compile ahead of a call `for_work`, of arrays of these shapes, on the default device."""
         leaves, tree = jax.tree.flatten((args, kwargs))
         key = tree, tuple((getattr(a, "shape", a), getattr(a, "dtype", None)) for a in leaves)
         if key in self._compiled:
@@ -71,7 +92,7 @@ class EagerJit:
 
         with _alone():
             if jax.default_backend() == "cpu":
-                self._quick.run(ahead)
+                (self._hasty if work <= _LITTLE_WORK else self._quick).run(ahead)
             else:
                 ahead(self._general)
         self._compiled.add(key)
@@ -80,8 +101,11 @@ class EagerJit:
 class _Quick:
     """A function compiled with those of the options that this version of XLA has."""
 
-    def __init__(self, fn: Callable[..., Any], settings: dict[str, Any]) -> None:
-        self._left = _left_to_flags(_OPTIONS)
+    def __init__(
+        self, fn: Callable[..., Any], settings: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        self._options = options
+        self._left = _left_to_flags(options)
         self._make = partial(jax.jit, fn, **settings)
         self._program: Any = None
         self._without: frozenset[str] = frozenset()
@@ -91,13 +115,13 @@ class _Quick:
         while True:
             without = self._left | _MISSING
             if self._program is None or without != self._without:
-                options = {n: value for n, value in _OPTIONS.items() if n not in without}
+                options = {n: value for n, value in self._options.items() if n not in without}
                 self._program = self._make(compiler_options=options)
                 self._without = without
             try:
                 return call(self._program)
             except jax.errors.JaxRuntimeError as error:
-                if not _learn(error, _OPTIONS, without):
+                if not _learn(error, self._options, without):
                     raise
 
     def clear_cache(self) -> None:

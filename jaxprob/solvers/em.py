@@ -78,7 +78,7 @@ class EM:
 
     def init(self, problem: Problem, fixed: Array, theta: Array) -> State:
         """Nothing expected yet."""
-        shapes = jax.eval_shape(lambda: problem.expectation(theta)[2])
+        shapes = jax.eval_shape(_expectation, problem, theta)[2]
         known = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
         unknown = jnp.asarray(jnp.nan, theta.dtype)
         return blank(theta, EMMemory(known, unknown, unknown))
@@ -86,7 +86,7 @@ class EM:
     def start(self, problem: Problem, fixed: Array, theta: Array, known: Known | None) -> State:
         """What is expected at the start."""
         unknown = jnp.asarray(jnp.nan, theta.dtype)
-        value, grad, sums = problem.expectation(theta)
+        value, grad, sums = _expectation(problem, theta)
         return State(theta, value, grad, no_verdict(theta), EMMemory(sums, unknown, unknown))
 
     def step(self, problem: Problem, fixed: Array, state: State, k: Array) -> State:
@@ -95,7 +95,7 @@ class EM:
         moved, status = problem.maximise(state.theta, state.memory.known)
         stuck = ~is_first & (status != Status.MAX_STEPS)
         theta = jnp.where(is_first | stuck, state.theta, moved)
-        value, grad, known = problem.expectation(theta)
+        value, grad, known = _expectation(problem, theta)
         gain = jnp.where(is_first, jnp.nan, _gain(state, theta, value, grad))
         rate, gap = _left(state.memory, gain, *_hidden(state, theta))
         here = State(theta, value, grad, state.evidence, EMMemory(known, gain, rate))
@@ -121,6 +121,11 @@ class EM:
     def finish(self, problem: Problem, fixed: Array, state: State) -> State:
         """As it is."""
         return state
+
+
+@jax.jit  # so that it is traced once
+def _expectation(problem: Problem, theta: Array) -> tuple[Array, Array, Any]:
+    return problem.expectation(theta)
 
 
 def _gain(old: State, theta: Array, value: Array, grad: Array) -> Array:

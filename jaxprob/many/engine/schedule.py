@@ -13,6 +13,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxprob.contract import Status
+from jaxprob.fit.plan import work_of
 from jaxprob.many.engine import lanes as programs
 from jaxprob.many.engine.lanes import Block, Ending, Lanes, Shape, mesh_of
 from jaxprob.problem.problem import Problem
@@ -172,6 +173,7 @@ class Run:
             self._everywhere = NamedSharding(mesh_of(shape.devices), PartitionSpec())
         shared = lanes.common, start, solver
         self.common, self.start, self.solver = jax.device_put(shared, self._everywhere)
+        self.work = work_of(lane, solver, lanes.size)
         self.is_large = is_much_work(lane, lanes.size)
         self.compact = self._compact(lane)
         self.is_compact = self.compact is not None
@@ -304,7 +306,7 @@ class Run:
     def _call(self, program: Any, shape: Shape, index: np.ndarray, own: Any, start: Any) -> Any:
         live = np.arange(shape.size) < len(index)
         keywords = {"draw": self.lanes.draw, "shape": shape}
-        call = program.optimised if self.is_large else program
+        call = program.optimised if self.is_large else program.for_work(self.work)
         return call(self.solver, self.common, own, start, live, **keywords)
 
     def _take(self, name: str, index: np.ndarray, size: int) -> Any:
