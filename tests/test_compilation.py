@@ -14,16 +14,34 @@ def options(monkeypatch):
     chosen = {"xla_of_another_time": True, "xla_backend_optimization_level": 0}
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(compilation, "_OPTIONS", chosen)
+    monkeypatch.setattr(compilation, "_HASTY", chosen)
     monkeypatch.setattr(compilation, "_MISSING", set())
     return chosen
 
 
 def test_options_that_xla_does_not_have_are_left_out(options):
     double, triple = eager_jit(lambda a: 2 * a), eager_jit(lambda a: 3 * a)
-    triple.compile(jnp.ones(2))
+    triple.compile(1.0, jnp.ones(2))
     assert compilation._MISSING == {"xla_of_another_time"}
     assert double(jnp.ones(2)).tolist() == [2.0, 2.0]
     assert triple(jnp.ones(2)).tolist() == [3.0, 3.0]
+
+
+def test_what_looks_at_few_numbers_is_compiled_hastily(monkeypatch):
+    used = []
+
+    def run(self, call):
+        used.append(self._options)
+        return call(jax.jit(jnp.sum))
+
+    monkeypatch.setattr(compilation._WithOptions, "run", run)
+    total = eager_jit(jnp.sum)
+    little, work = compilation._LITTLE_DATA, compilation._LITTLE_WORK
+    assert [float(total(jnp.ones(n))) for n in (little, little + 1)] == [little, little + 1]
+    assert float(total.for_work(work)(jnp.ones(little + 1))) == little + 1  # and looks only once
+    assert float(total.for_work(work + 1)(jnp.ones(3))) == 3.0
+    hasty, usual = compilation._HASTY, compilation._OPTIONS
+    assert used == [hasty, usual, hasty, usual]
 
 
 def test_other_errors_are_shown(options):

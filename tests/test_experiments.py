@@ -14,7 +14,7 @@ NAMES = [
     *("quickstart", "verify_gradients", "accuracy", "descent", "separation", "benchmark"),
     *("many_fits", "bootstrap_digits", "penalty_path", "fault_lanes", "per_group"),
     *("naive_bayes", "gaussian_mixture", "dirichlet_mixture", "kernel_density"),
-    *("decision_tree", "map", "classical", "devices"),
+    *("decision_tree", "map", "classical", "devices", "first_calls"),
 ]
 
 

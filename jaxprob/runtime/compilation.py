@@ -37,8 +37,8 @@ class EagerJit:
 
     def __init__(self, fn: Callable[..., Any], **settings: Any) -> None:
         self._general = jax.jit(fn, **settings)
-        self._quick = _Quick(fn, settings, _OPTIONS)
-        self._hasty = _Quick(fn, settings, _HASTY)
+        self._quick = _WithOptions(fn, settings, _OPTIONS)
+        self._hasty = _WithOptions(fn, settings, _HASTY)
         self._compiled: set[Any] = set()
         update_wrapper(self, fn)
 
@@ -54,11 +54,11 @@ class EagerJit:
         tier = self._hasty if work <= _LITTLE_WORK else self._quick
         return lambda *args, **kwargs: self._call(tier, args, kwargs)
 
-    def _tier(self, args: tuple, kwargs: dict[str, Any]) -> "_Quick":
+    def _tier(self, args: tuple, kwargs: dict[str, Any]) -> "_WithOptions":
         sizes = (math.prod(getattr(a, "shape", ())) for a in jax.tree.leaves((args, kwargs)))
         return self._hasty if sum(sizes) <= _LITTLE_DATA else self._quick
 
-    def _call(self, tier: "_Quick", args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _call(self, tier: "_WithOptions", args: tuple, kwargs: dict[str, Any]) -> Any:
         arrays = (a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array))
         first = next(arrays, None)
         device = jax.default_backend() if first is None else next(iter(first.devices())).platform
@@ -98,7 +98,7 @@ class EagerJit:
         self._compiled.add(key)
 
 
-class _Quick:
+class _WithOptions:
     """A function compiled with those of the options that this version of XLA has."""
 
     def __init__(

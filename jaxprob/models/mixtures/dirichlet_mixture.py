@@ -132,14 +132,16 @@ def init(
     second = sums.second.reshape(-1, d, d)  # a mixture in one column has (T, 1)
     moments = priors.moments_of(prior, x, weights)
     sums = Statistics(sums.weight, sums.first, second)
-    components, regular = normal_wishart.update(prior, points, *sums, moments=moments)
-    nothing = jax.tree.map(jnp.zeros_like, sums)
-    as_before, _ = normal_wishart.update(prior, points, *nothing, moments=moments)
-    components = jax.tree.map(  # one that has no scale is found by the first step
-        lambda a, b: jnp.where(regular.reshape(-1, *([1] * (a.ndim - 1))), a, b),
-        components,
-        as_before,
-    )
+    both = jax.tree.map(lambda a: jnp.concatenate([a, jnp.zeros_like(a)]), sums)  # or of nothing
+    points = jnp.concatenate([points, points])
+    updated, regular = normal_wishart.update(prior, points, *both, moments=moments)
+
+    def with_scale(a: Array) -> Array:
+        """One that has no scale is found by the first step."""
+        some, none = jnp.split(a, 2)
+        return jnp.where(regular[:num_components].reshape(-1, *([1] * (a.ndim - 1))), some, none)
+
+    components = jax.tree.map(with_scale, updated)
     of_alpha = jnp.log(jnp.asarray([] if alpha is not None else alpha_prior, x.dtype))
     by_place = sums.weight[places(components.log_count)]
     broken = sticks.update(by_place, sticks.mean_alpha(of_alpha, alpha))
