@@ -18,6 +18,7 @@ from jaxprob.many.engine import lanes as programs
 from jaxprob.many.engine import schedule
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.models import gaussian_mixture, logistic, naive_bayes
+from jaxprob.runtime.compilation import eager_jit
 from jaxprob.solvers import newton
 
 LOGISTIC = logistic.model()
@@ -175,7 +176,7 @@ def test_lanes_that_are_plain_need_one_small_program(x64, monkeypatch):
     monkeypatch.setattr(schedule, "_WORTH_COMPILING", 1e9)
     hard_lanes = hard()
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "first", fails)
+        patch.setattr(programs, "first", eager_jit(fails))
         plain = fit_many(LOGISTIC, **given)
         with pytest.raises(AssertionError, match="of any kind"):
             fit_many(LOGISTIC, *hard_lanes[:2], weights=hard_lanes[2])
@@ -223,11 +224,11 @@ def test_lanes_that_raise_no_doubt_need_one_program(x64, monkeypatch, kind):
     with monkeypatch.context() as patch:
         patch.setattr(schedule, "_WORTH_COMPILING", 1e9)
         for name in ("plain", "first", "rest"):
-            patch.setattr(programs, name, fails)
+            patch.setattr(programs, name, eager_jit(fails))
         one = fit_many(model, **given, **key)
     with monkeypatch.context() as patch:
         patch.setattr(schedule.Run, "_compact", lambda self, problem: None)
-        patch.setattr(programs, "whole", fails)
+        patch.setattr(programs, "whole", eager_jit(fails))
         every = fit_many(model, **given, **key)
     expected = [Status.CONVERGED] * 10
     expected[2:4] = Status.INVALID_INPUT, Status.NO_DATA
