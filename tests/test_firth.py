@@ -74,8 +74,9 @@ def test_it_solves_the_adjusted_score_equations(x64):
 @pytest.mark.parametrize("name", MODELS)
 def test_half_the_log_determinant_and_its_gradient(dtype, name):
     problem, theta = problem_of(name, dtype)
-    info = problem.information(theta)
+    info = jax.jit(problem.information)(theta)
 
+    @jax.jit
     def by_autodiff(theta):
         info = problem.information(theta)
         if problem.model.geometry.canonical is not None:
@@ -83,21 +84,22 @@ def test_half_the_log_determinant_and_its_gradient(dtype, name):
             info = info + eye - jax.vmap(problem.canonical)(eye)
         return jnp.linalg.slogdet(info)[1] / 2
 
-    value, grad = half_log_det(problem, theta)
+    value, grad = jax.jit(half_log_det)(problem, theta)
     size = np.linalg.cond(np.asarray(info) + np.eye(len(theta))) * EPS[dtype]
     np.testing.assert_allclose(value, by_autodiff(theta), rtol=64 * size, atol=64 * size)
-    expected = jax.grad(by_autodiff)(theta)
+    expected = np.asarray(jax.jit(jax.grad(by_autodiff))(theta))
     np.testing.assert_allclose(grad, expected, atol=256 * size * (1 + np.abs(expected).max()))
 
 
 def test_its_derivative_is_right_in_both_modes(x64):
     problem, theta = problem_of("logistic", "float64")
 
+    @jax.jit
     def grad(theta):
         return half_log_det(problem, theta)[1]
 
-    forward, backward = jax.jacfwd(grad)(theta), jax.jacrev(grad)(theta)
-    step = 1e-6 * np.eye(len(theta))
+    forward, backward = jax.jit(jax.jacfwd(grad))(theta), jax.jit(jax.jacrev(grad))(theta)
+    theta, step = np.asarray(theta), 1e-6 * np.eye(len(theta))
     numeric = [(grad(theta + s) - grad(theta - s)) / 2e-6 for s in step]
     np.testing.assert_allclose(forward, backward, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(forward, numeric, rtol=1e-6, atol=1e-7)

@@ -113,7 +113,7 @@ def test_missing_entries_are_expected_exactly(x64):
     x[rng.uniform(size=400) < 0.5, 1] = np.nan
     model = gm.model(1, missing=True)
     fit = jp.fit(model, x, solver=PRECISE)
-    grad = jax.grad(model.objective.log_likelihood)(fit.params, jnp.asarray(x))
+    grad = jax.jit(jax.grad(model.objective.log_likelihood))(fit.params, jnp.asarray(x))
     assert float(jnp.max(jnp.abs(ravel_pytree(grad)[0]))) <= 1e-6
     # Only x1 is missing, and x0 is always seen: the regression of the complete ones (Little 1976).
     seen = ~np.isnan(x[:, 1])
@@ -213,7 +213,7 @@ def test_many_columns_are_as_few(d, dtype):
     """Products written out, and by matrices, against SciPy."""
     x = clusters(10, n=50, d=d)
     params = gm.init(None, jnp.asarray(x, dtype), num_components=2)
-    got = jax.vmap(gm.log_prob, (None, 0))(params, jnp.asarray(x, dtype))
+    got = jax.jit(jax.vmap(gm.log_prob, (None, 0)))(params, jnp.asarray(x, dtype))
     wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     np.testing.assert_allclose(got, log_density(wide, x), rtol=1e4 * EPS[dtype], atol=0)
 

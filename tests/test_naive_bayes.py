@@ -259,14 +259,16 @@ def test_parts_of_the_rows_have_their_share_of_the_prior(x64):
     model = nb.model(3, nb.Gaussian(prior_count=5.0, prior_scale=2.0), smoothing=3.0)
     problem = Problem(Rows(x, y.astype(jnp.int32), None, None), None, None, model, False, None)
     theta = jnp.asarray(np.random.default_rng(0).normal(size=problem.num_params()))
-    whole = problem.value_and_grad(theta)
-    parts = [problem.part(i, 3).value_and_grad(theta) for i in range(3)]
-    rows = jnp.arange(150).reshape(3, 50)
-    some = [problem.rows(i, jnp.ones(50, bool)).value_and_grad(theta) for i in rows]
+    whole = jax.jit(problem.value_and_grad)(theta)
+    part = jax.jit(lambda i: problem.part(i, 3).value_and_grad(theta))
+    of_rows = jax.jit(lambda rows: problem.rows(rows, jnp.ones(50, bool)).value_and_grad(theta))
+    parts = [part(i) for i in range(3)]
+    some = [of_rows(rows) for rows in np.arange(150).reshape(3, 50)]
     for pieces in (parts, some):
         for a, *b in zip(whole, *pieces, strict=True):
             np.testing.assert_allclose(sum(b), a, rtol=1e-12, atol=1e-9)
-    hess = sum(problem.part(i, 3).curvature(theta) for i in range(3))
+    curvature = jax.jit(lambda i: problem.part(i, 3).curvature(theta))
+    hess = sum(curvature(i) for i in range(3))
     np.testing.assert_allclose(hess, problem.curvature(theta), rtol=1e-12, atol=1e-9)
 
 

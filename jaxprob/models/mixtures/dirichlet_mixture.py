@@ -89,6 +89,7 @@ from jaxprob.numerics.components import shares, weighted_total
 from jaxprob.runtime.compilation import compiled
 
 
+@compiled("num_components", "prior", "alpha", "alpha_prior", "start")
 def init(
     key: Array | None,
     x: Array,

@@ -95,6 +95,7 @@ COVARIANCES = ("full", "tied", "diagonal", "spherical")
 STARTS = ("k-means++", "random")
 
 
+@compiled("num_components", "covariance", "missing", "start")
 def init(
     key: Array | None,
     x: Array,

@@ -15,6 +15,7 @@ from jaxprob.numerics import total
 from jaxprob.numerics.control import only_if
 from jaxprob.numerics.linalg import inverse_of_upper, svd, triangular_root
 from jaxprob.numerics.products import matmul, vdot
+from jaxprob.runtime.compilation import compiled
 
 LOG_ROOT = math.log(2 * math.pi) / 2
 
@@ -42,6 +43,7 @@ class Sums(NamedTuple):
     largest: Array  # (d + 1,) the largest of the numbers as they were given, which are rounded
 
 
+@compiled()
 def statistics(
     x: Array,
     y: Array,
@@ -81,6 +83,7 @@ def statistics(
     return Sums(weight, mean + rest, triangular_root(rows), largest)
 
 
+@compiled()
 def merge(a: Sums, b: Sums) -> Sums:
     """The statistics of two sets of examples together.
 
@@ -104,6 +107,7 @@ def merge(a: Sums, b: Sums) -> Sums:
     return Sums(weight, a.mean + share * apart, root, jnp.maximum(a.largest, b.largest))
 
 
+@compiled("bias")
 def estimate(known: Sums, *, bias: bool = True) -> Estimate:
     """The maximum of the likelihood (equation L.3), and whether there is one.
 
@@ -163,6 +167,7 @@ def estimate(known: Sums, *, bias: bool = True) -> Estimate:
     return Estimate(Params(w, b, log_scale), status, shrinks)
 
 
+@compiled()
 def of_statistics(params: Params, known: Sums) -> tuple[Array, Params]:
     """Log-likelihood and gradient from the statistics of the examples.
 
