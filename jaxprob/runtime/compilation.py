@@ -44,7 +44,9 @@ class EagerJit:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
-        return self._call(self._tier(args, kwargs), args, kwargs)
+        sizes = (math.prod(getattr(a, "shape", ())) for a in jax.tree.leaves((args, kwargs)))
+        tier = self._hasty if sum(sizes) <= _LITTLE_DATA else self._quick
+        return self._call(tier, args, kwargs)
 
     def for_work(self, work: float) -> Callable[..., Any]:
         """The function, to be called where its programs look at so many numbers, passes and all.
@@ -53,10 +55,6 @@ class EagerJit:
         """
         tier = self._hasty if work <= _LITTLE_WORK else self._quick
         return lambda *args, **kwargs: self._call(tier, args, kwargs)
-
-    def _tier(self, args: tuple, kwargs: dict[str, Any]) -> "_WithOptions":
-        sizes = (math.prod(getattr(a, "shape", ())) for a in jax.tree.leaves((args, kwargs)))
-        return self._hasty if sum(sizes) <= _LITTLE_DATA else self._quick
 
     def _call(self, tier: "_WithOptions", args: tuple, kwargs: dict[str, Any]) -> Any:
         arrays = (a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array))
