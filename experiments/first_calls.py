@@ -151,7 +151,7 @@ def training_part(seed: int, repeats: int) -> list[dict[str, Any]]:
 
     def init(key: Any, x: Any, y: Any, weights: Any = None) -> dict[str, Any]:
         del y, weights
-        first, second = jax.random.split(key)
+        first, second = jax.random.split(jax.random.key(0) if key is None else key)
         return {
             "hidden": jax.random.normal(first, (x.shape[1], 32)) / x.shape[1] ** 0.5,
             "shift": jnp.zeros(32),

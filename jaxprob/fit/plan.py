@@ -1,5 +1,6 @@
 """From arguments to a problem, and the solvers for the shape of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -129,11 +130,15 @@ def in_bucket(problem: Problem, solvers: Sequence[Solver]) -> Problem:
 def work_of(problem: Problem, solver: Solver, count: int = 1) -> float:
     """How many numbers are looked at, roughly, in so many fits, for each hundred of most steps.
 
+    Infinitely many where a solver trains, whose steps are passes over all batches.
+
     Args:
         problem: one of them.
         solver: that is to solve it.
         count: how many there are.
     """
+    if solver.trains:
+        return math.inf
     columns = problem.model.geometry.columns or problem.model.variables.num_classes or 1
     return count * problem.data.x.size * columns * max(solver.max_steps / _USUAL_STEPS, 1)
 
