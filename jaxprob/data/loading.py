@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxprob.runtime.memory import aligned
 
@@ -46,7 +47,7 @@ def picked(tree: Any, index: Any) -> Any:
         [1, [0.0, 1.0, 0.0]]
     """
     leaves, structure = jax.tree.flatten(tree)
-    if any(isinstance(a, jax.core.Tracer) for a in leaves):
+    if any(isinstance(a, Tracer) for a in leaves):
         return jax.tree.map(lambda a: a[index], tree)
     chosen = load([np.asarray(np.asarray(a)[index]) for a in leaves])
     return jax.tree.unflatten(structure, chosen)

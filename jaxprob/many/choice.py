@@ -155,7 +155,7 @@ def choose_l2(
 def _derivative(cv: CrossValidation, data: Any) -> float:
     """dL/d(log l2) of a cross-validation with one penalty."""
     slopes, most = [], max(int(np.bincount(fold).max()) for fold in cv.folds)
-    x, y, weights, offset = (None if a is None else np.asarray(a) for a in data[:4])
+    x, weights = np.asarray(data.x), None if data.weights is None else np.asarray(data.weights)
     for lane, (r, k) in enumerate(np.ndindex(*cv.used.shape)):
         if not cv.used[r, k]:
             continue
@@ -163,8 +163,8 @@ def _derivative(cv: CrossValidation, data: Any) -> float:
         c = np.zeros(most, x.dtype)
         c[: len(index)] = 1.0 if weights is None else weights[index]
         index = np.resize(index, most)  # all folds of one size, and with one program
-        of_fold = {"weights": c, "offset": None if offset is None else offset[index]}
-        slope = l2_gradient(cv.fits.lane(lane), x[index], y[index], **of_fold)
+        y, offset = (None if a is None else np.asarray(a)[index] for a in (data.y, data.offset))
+        slope = l2_gradient(cv.fits.lane(lane), x[index], y, weights=c, offset=offset)
         slopes.append(float(slope) * float(cv.l2) / float(c.sum()))
     return float(np.mean(slopes)) if slopes else np.nan
 
