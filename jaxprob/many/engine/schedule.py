@@ -176,7 +176,7 @@ class Run:
         self.work = work_of(lane, solver, lanes.size)
         self.is_large = is_much_work(lane, lanes.size)
         self.compact = self._compact(lane)
-        self.is_compact = self.compact is not None
+        self.tries_compact = self.compact is not None
         self.waiting, self.left, self.done = np.arange(0), np.arange(0), 0
         self.ready, self.doubtful, self.unproved = Pool(), Pool(), Pool()
         self.found: Ending | None = None
@@ -202,13 +202,13 @@ class Run:
 
     def go(self, lanes: np.ndarray) -> Iterator[int]:
         """Run some lanes to their end; the number of lanes done so far, after each call."""
-        self.waiting, self.is_compact = lanes, self.compact is not None
+        self.waiting, self.tries_compact = lanes, self.compact is not None
         at_work: deque[Call] = deque()
         started = time.perf_counter()
         while True:
-            if self.is_compact and not (len(self.waiting) or at_work):
+            if self.tries_compact and not (len(self.waiting) or at_work):
                 self._note(time.perf_counter() - started)
-                self.waiting, self.left, self.is_compact = self.left, self.waiting, False
+                self.waiting, self.left, self.tries_compact = self.left, self.waiting, False
             while len(at_work) < 2 and (call := self._next_call(idle=not at_work)) is not None:
                 at_work.append(call)
             if not at_work:
@@ -227,7 +227,7 @@ class Run:
             ):
                 if pool.size >= (self.small.size if full else 1):
                     return self._gathered(program, pool, keep)
-            if len(self.waiting) and self.is_compact:
+            if len(self.waiting) and self.tries_compact:
                 return self._in_one()
             if len(self.waiting):
                 return self._fresh()
