@@ -204,6 +204,19 @@ class _Batch(NamedTuple):
         parts = [a for a, o in zip(shared, own, strict=True) if o]
         return jax.lax.map(one, (parts, lanes))
 
+    def map_from_start(
+        self, solver: Solver, fn: Callable[[Problem, Array], Any], *, in_turn: bool
+    ) -> Any:
+        """Call a function with each lane's problem, prepared, and where it starts."""
+        each, shared = (self.starts, None) if self.start_axis == 0 else (None, self.starts)
+
+        def one(problem: Problem, theta: Array | None) -> Any:
+            problem = problem.prepared()
+            theta = shared if theta is None else theta
+            return fn(problem, problem.start_for(solver) if theta is None else theta)
+
+        return (self.map_in_turn if in_turn else self.map)(one, each)
+
 
 def _batch(
     draw: Bind | None, common: Common, own: Mapping[str, Array], start: Array | None
@@ -253,12 +266,8 @@ def _plain(
     del live
     batch = _batch(draw, common, own, start)
     unchecked = set(_DATA) & set(own)
-    shared = None if batch.start_axis == 0 else batch.starts
 
-    def one(problem: Problem, theta: Array | None) -> Ending:
-        problem = problem.prepared()
-        theta = shared if theta is None else theta
-        theta = problem.start_for(solver) if theta is None else theta
+    def one(problem: Problem, theta: Array) -> Ending:
         result = plain_newton(solver, problem, theta, jnp.int32(0), jnp.int32(solver.max_steps))
         evidence, open_ = result.evidence, jnp.int32(Status.MAX_STEPS)
         sound = _of_data(problem, unchecked, no_optimum(problem).status) == open_
@@ -266,25 +275,18 @@ def _plain(
         evidence = evidence._replace(status=jnp.where(sound, evidence.status, open_))
         return _found(solver, problem, result._replace(evidence=evidence))
 
-    return batch.map_in_turn(one, batch.starts if batch.start_axis == 0 else None)
+    return batch.map_from_start(solver, one, in_turn=True)
 
 
 def _whole(
     solver: Solver, draw: Bind | None, common: Common, own: Any, start: Array | None, live: Array
 ) -> Ending:
-    """Run the lanes of a block to their end, by a program that holds a step no more than once.
-
-    One after another, as they take different numbers of steps; side by side where there are none.
-    """
+    """Run lanes to their end, in turn if they take steps, by a program that holds a step once."""
     del live
     batch = _batch(draw, common, own, start)
     unchecked = set(_DATA) & set(own)
-    shared = None if batch.start_axis == 0 else batch.starts
 
-    def one(problem: Problem, theta: Array | None) -> Ending:
-        problem = problem.prepared()
-        theta = shared if theta is None else theta
-        theta = problem.start_for(solver) if theta is None else theta
+    def one(problem: Problem, theta: Array) -> Ending:
         open_ = jnp.int32(Status.MAX_STEPS)
         proved, status = no_optimum(problem), _of_data(problem, unchecked, open_)
         status = jnp.where(status == open_, proved.status, status)
@@ -293,8 +295,7 @@ def _whole(
         evidence = evidence._replace(status=jnp.where(status == open_, evidence.status, status))
         return _found(solver, problem, result._replace(evidence=evidence))
 
-    each = batch.map_in_turn if solver.max_steps else batch.map
-    return each(one, batch.starts if batch.start_axis == 0 else None)
+    return batch.map_from_start(solver, one, in_turn=solver.max_steps > 0)
 
 
 def _of_data(problem: Problem, unchecked: Container[str], status: Array) -> Array:
