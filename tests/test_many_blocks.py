@@ -240,6 +240,14 @@ def test_lanes_that_raise_no_doubt_need_one_program(x64, monkeypatch, kind):
         assert_close(a[good], b[good], SAME_FIT["float64"])
 
 
+def test_a_lane_keeps_its_dtype_wherever_it_is_taken():
+    x, y, weights = hard(size=3)
+    with jax.enable_x64(True):
+        fits = fit_many(LOGISTIC, x, y, weights=weights)
+    assert fits.lane(1).params.weights.dtype == fits.params.weights.dtype == "float64"
+    assert fits.lane(1).params.weights.tolist() == fits.params.weights[1].tolist()
+
+
 # What the user stops.
 
 

@@ -40,7 +40,8 @@ def picked(tree: Any, index: Any) -> Any:
         index: a number, a slice or an array of numbers.
 
     Returns:
-        The same tree, of arrays on JAX's default device; by JAX for arrays that are traced.
+        The same tree, of arrays on JAX's default device, those of JAX in their dtype, whether or
+        not float64 is enabled where this is called; by JAX for arrays that are traced.
 
     Example:
         >>> [a.tolist() for a in picked((np.arange(3), np.eye(3)), 1)]
@@ -49,7 +50,11 @@ def picked(tree: Any, index: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     if any(isinstance(a, Tracer) for a in leaves):
         return jax.tree.map(lambda a: a[index], tree)
-    chosen = load([np.asarray(np.asarray(a)[index]) for a in leaves])
+    host = [np.asarray(a) for a in leaves]
+    dtypes = [jax.dtypes.canonicalize_dtype(a.dtype) for a in host]
+    dtypes = [a.dtype if isinstance(a, Array) else t for a, t in zip(leaves, dtypes, strict=True)]
+    with jax.enable_x64(True):
+        chosen = load([np.asarray(a[index], t) for a, t in zip(host, dtypes, strict=True)])
     return jax.tree.unflatten(structure, chosen)
 
 
