@@ -31,7 +31,7 @@ def test_what_looks_at_few_numbers_is_compiled_hastily(monkeypatch):
     used = []
 
     def run(self, call):
-        used.append(self._options)
+        used.append(self.options)
         return call(jax.jit(jnp.sum))
 
     monkeypatch.setattr(compilation._WithOptions, "run", run)

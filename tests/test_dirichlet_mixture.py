@@ -5,7 +5,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
@@ -20,7 +19,6 @@ from jaxprob.many import restarts
 from jaxprob.models import dirichlet_mixture as dm
 from jaxprob.models.mixtures.dirichlet import density as component_density
 from jaxprob.models.mixtures.dirichlet import normal_wishart, sticks
-from jaxprob.numerics.gammas import log_beta
 from jaxprob.solvers import em, lbfgs
 from jaxprob.testing import assert_gradients_match
 
@@ -84,22 +82,6 @@ def prior_of(d, location=0.0, mean_count=1.0, scale=1.0, degrees=None):
     scale = np.asarray(scale, float)
     psi = scale if scale.ndim == 2 else np.diag(np.broadcast_to(scale, d))
     return np.broadcast_to(location, d), mean_count, d if degrees is None else degrees, psi
-
-
-@pytest.mark.parametrize("a", [1e-8, 0.5, 3.0, 11.0])
-def test_the_beta_function_has_all_digits(a, dtype):
-    """By mpmath, and its derivatives."""
-    for b in (1e-3, 1.0, 7.0, 9.99, 10.01, 25.0, 1e4):
-        a, b = (float(np.asarray(v, dtype)) for v in (a, b))
-        with mpmath.workdps(60):
-            expected = float(mpmath.log(mpmath.beta(a, b)))
-            size = sum(float(abs(mpmath.loggamma(v))) for v in (a, b))
-        one, two = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
-        assert abs(float(log_beta(one, two)) - expected) <= 8 * EPS[dtype] * (1 + size)
-        slope = jax.grad(log_beta, argnums=(0, 1))(one, two)
-        expected = digamma(a) - digamma(a + b), digamma(b) - digamma(a + b)
-        scale = 16 * EPS[dtype] * (1 + abs(digamma(a)) + abs(digamma(b)))
-        np.testing.assert_allclose(slope, expected, rtol=0, atol=scale)
 
 
 def log_evidence(x, **prior):

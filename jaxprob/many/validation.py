@@ -348,7 +348,7 @@ def _scores(
     return jax.tree.map(together, *jax.device_get(parts))
 
 
-@partial(eager_jit, static_argnums=0, static_argnames=["num_bins"])
+@partial(eager_jit, static_argnames=["model", "num_bins"])
 def _score(
     model: Model, data: Rows, params: Any, index: Array, live: Array, *, num_bins: int
 ) -> Scores:

@@ -21,6 +21,7 @@ from jaxprob.problem.rows import Rows as Rows
 from jaxprob.problem.rows import Shards as Shards
 from jaxprob.problem.rows import block_bytes as block_bytes
 from jaxprob.problem.rows import take
+from jaxprob.runtime.programs import kept_in
 
 _MOST_CURVED = 512  # parameters of a model whose information is not derived by hand
 
@@ -87,10 +88,8 @@ class Problem:
 
     def start(self) -> Array:
         """(p,) where the model starts."""
-        data = self.data
-        key = None if self.key is None else jax.random.wrap_key_data(self.key)
-        start = self.model.init(key, *data.examples, weights=data.weights, **data.extras)
-        return ravel_pytree(start)[0].astype(data.x.dtype)
+        start = _init(self.model, self.key, self.data)
+        return ravel_pytree(start)[0].astype(self.data.x.dtype)
 
     def start_for(self, solver: Any) -> Array:
         """(p,) where the model starts, zeros for a solver to which it does not matter."""
@@ -100,8 +99,8 @@ class Problem:
 
     def template(self) -> Any:
         """The parameters' shapes and dtypes."""
-        shapes = tuple((a.shape, a.dtype) for a in self.data.examples)
-        return _template(self.model, shapes)
+        arguments = jax.tree.map(_shape_of, (self.key, self.data))
+        return _template(self.model, *arguments)
 
     def unravel(self, theta: Array) -> Any:
         """The parameters that a vector (p,) stands for, in the order of `ravel_pytree`."""
@@ -457,7 +456,21 @@ class Problem:
         return replace(self.prepared(), data=data, shards=None, **self._scaled(share))
 
 
+def _init(model: Model, key: Array | None, data: Rows) -> Any:
+    key = None if key is None else jax.random.wrap_key_data(key)
+    return model.init(key, *data.examples, weights=data.weights, **data.extras)
+
+
+def _shape_of(a: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(a.shape, a.dtype)
+
+
 @lru_cache(maxsize=256)
-def _template(model: Model, shapes: tuple[tuple, ...]) -> Any:
-    examples = [jax.ShapeDtypeStruct(*of) for of in shapes]
-    return jax.eval_shape(lambda *examples: model.init(None, *examples), *examples)
+def _template(model: Model, key: Any, data: Any) -> Any:
+    """Of `_init`, with all its arguments, so that JAX traces it once for both."""
+
+    def shapes() -> Any:
+        return jax.eval_shape(lambda key, data: _init(model, key, data), key, data)
+
+    folder = kept_in()
+    return shapes() if folder is None else folder.value((_template, model, key, data), shapes)

@@ -1,5 +1,6 @@
 """Programs for the CPU that compile in less than half the time, and run as fast."""
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ import numpy as np
 from jax.core import Tracer, eval_context
 
 from jaxprob.numerics.products import all_digits
-from jaxprob.runtime.programs import SHELF
+from jaxprob.runtime import programs
+from jaxprob.runtime.kept import Call
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,10 +38,13 @@ class EagerJit:
     """A `jax.jit` for calls on concrete arrays, also while something else is traced."""
 
     def __init__(self, fn: Callable[..., Any], **settings: Any) -> None:
-        self._general = jax.jit(fn, **settings)
-        self._quick = _WithOptions(fn, settings, _OPTIONS)
-        self._hasty = _WithOptions(fn, settings, _HASTY)
+        tiers = ({}, _OPTIONS, _HASTY)
+        self._tiers = tuple(_WithOptions(fn, settings, options) for options in tiers)
+        self._general, self._quick, self._hasty = self._tiers
         self._compiled: set[Any] = set()
+        self._kept: dict[Any, Any] = {}
+        self._fn, self._names = fn, tuple(inspect.signature(fn).parameters)
+        self._static = frozenset(settings.get("static_argnames", ()))
         update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -53,30 +58,53 @@ class EagerJit:
 
         The arguments do not tell if there are many passes.
         """
-        tier = self._hasty if work <= _LITTLE_WORK else self._quick
+        tier = self._tier_for(work)
         return lambda *args, **kwargs: self._call(tier, args, kwargs)
+
+    def optimised(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns, by a program that takes longer to compile and less to run."""
+        return self._call(self._general, args, kwargs)
+
+    def _tier_for(self, work: float) -> "_WithOptions":
+        return self._hasty if work <= _LITTLE_WORK else self._quick
 
     def _call(self, tier: "_WithOptions", args: tuple, kwargs: dict[str, Any]) -> Any:
         arrays = (a for a in jax.tree.leaves((args, kwargs)) if isinstance(a, jax.Array))
         first = next(arrays, None)
         device = jax.default_backend() if first is None else next(iter(first.devices())).platform
-        SHELF.use(self)
-        if device != "cpu":
-            return self.optimised(*args, **kwargs)
+        programs.SHELF.use(self)
+        tier = tier if device == "cpu" else self._general
         with _alone():
+            leaves, kept = self._find_kept(tier, args, kwargs)
+            if kept is not None:
+                return kept(leaves)
             return tier.run(lambda program: program(*args, **kwargs))
 
-    def optimised(self, *args: Any, **kwargs: Any) -> Any:
-        """What the function returns, by a program that takes longer to compile and less to run."""
-        with _alone():
-            return self._general(*args, **kwargs)
+    def _find_kept(self, tier: "_WithOptions", args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The arrays of a call and its program, None where programs like this are not kept."""
+        folder = programs.kept_in()
+        if folder is None:
+            return None, None
+        given = dict(zip(self._names, args, strict=False)) | kwargs
+        call = Call(self._fn, given, self._static, tier.options)
+        if not call.can_be_kept():
+            return None, None
+
+        def compile_flat(flat: Callable[..., Any]) -> Any:
+            program = _WithOptions(flat, {}, tier.options)
+            return program.run(lambda program: program.lower(call.leaves).compile())
+
+        if call.key not in self._kept:
+            self._kept[call.key] = folder.program(call, compile_flat)
+            programs.SHELF.note_program()
+        return call.leaves, self._kept[call.key]
 
     def clear_cache(self) -> None:
         """Forget what has been compiled."""
-        self._general.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
-        self._quick.clear_cache()
-        self._hasty.clear_cache()
+        for tier in self._tiers:
+            tier.clear_cache()
         self._compiled.clear()
+        self._kept.clear()
 
     def compile(self, work: float, *args: Any, **kwargs: Any) -> None:
         """Compile ahead of a call `for_work`, of arrays of these shapes, on the default device."""
@@ -84,15 +112,10 @@ class EagerJit:
         key = tree, tuple((getattr(a, "shape", a), getattr(a, "dtype", None)) for a in leaves)
         if key in self._compiled:
             return
-
-        def ahead(program: Any) -> None:
-            program.lower(*args, **kwargs).compile()
-
+        tier = self._tier_for(work) if jax.default_backend() == "cpu" else self._general
         with _alone():
-            if jax.default_backend() == "cpu":
-                (self._hasty if work <= _LITTLE_WORK else self._quick).run(ahead)
-            else:
-                ahead(self._general)
+            if self._find_kept(tier, args, kwargs)[1] is None:
+                tier.run(lambda program: program.lower(*args, **kwargs).compile())
         self._compiled.add(key)
 
 
@@ -102,7 +125,7 @@ class _WithOptions:
     def __init__(
         self, fn: Callable[..., Any], settings: dict[str, Any], options: dict[str, Any]
     ) -> None:
-        self._options = options
+        self.options = options
         self._left = _left_to_flags(options)
         self._make = partial(jax.jit, fn, **settings)
         self._program: Any = None
@@ -113,13 +136,13 @@ class _WithOptions:
         while True:
             without = self._left | _MISSING
             if self._program is None or without != self._without:
-                options = {n: value for n, value in self._options.items() if n not in without}
-                self._program = self._make(compiler_options=options)
+                options = {n: value for n, value in self.options.items() if n not in without}
+                self._program = self._make(compiler_options=options or None)
                 self._without = without
             try:
                 return call(self._program)
             except jax.errors.JaxRuntimeError as error:
-                if not _learn(error, self._options, without):
+                if not _learn(error, self.options, without):
                     raise
 
     def clear_cache(self) -> None:
@@ -214,12 +237,13 @@ def compiled(*static: str) -> Callable[[F], F]:
 
     def decorate(fn: F) -> F:
         program = eager_jit(fn, static_argnames=static)
+        traced = jax.jit(fn, static_argnames=static)
 
         @wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
             leaves = jax.tree.leaves((args, kwargs))
             if any(isinstance(a, Tracer) for a in leaves):
-                return fn(*args, **kwargs)
+                return traced(*args, **kwargs)
             result = program(*args, **kwargs)
             if any(isinstance(a, np.ndarray) for a in leaves):
                 jax.block_until_ready(result)  # the program may read the caller's own memory

@@ -15,8 +15,11 @@ from typing import Any, Protocol
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxprob.runtime.kept import Folder
+
 _MOST_MAPS = 20_000
 _COMPILED_BETWEEN_LOOKS = 16
+_FOLDERS: list[Folder] = []
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -55,7 +58,13 @@ def keep_programs(path: str | Path | None = None) -> Path:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compilation_cache.reset_cache()  # it remembers that there was none
+    _FOLDERS[:] = [Folder(folder)]
     return folder
+
+
+def kept_in() -> Folder | None:
+    """Where programs are kept, if they are."""
+    return _FOLDERS[0] if _FOLDERS else None
 
 
 class _Shelf:
@@ -71,6 +80,10 @@ class _Shelf:
     def _compiled(self, event: str, duration_secs: float, **kwargs: Any) -> None:
         del duration_secs, kwargs
         self.num_compiled += event == _COMPILED
+
+    def note_program(self) -> None:
+        """Note that there is one more program, which may not have been compiled here."""
+        self.num_compiled += 1
 
     def use(self, program: Program) -> None:
         """Note that a program is used now, and drop others if there are too many."""

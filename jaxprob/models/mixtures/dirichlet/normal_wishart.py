@@ -38,7 +38,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.special import digamma, gammaln, polygamma
 
 from jaxprob.models.mixtures.dirichlet.priors import BaseMeasure as BaseMeasure
 from jaxprob.models.mixtures.dirichlet.priors import Moments as Moments
@@ -46,7 +45,7 @@ from jaxprob.models.mixtures.dirichlet.priors import NormalWishart as NormalWish
 from jaxprob.models.mixtures.dirichlet.priors import for_columns as for_columns
 from jaxprob.models.mixtures.dirichlet.priors import prior as prior
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower, mahalanobis, moved
-from jaxprob.numerics.gammas import log_beta
+from jaxprob.numerics.gammas import digamma, log_beta, log_gamma, trigamma
 from jaxprob.numerics.products import einsum, matmul
 
 
@@ -155,7 +154,7 @@ def grad_expected(q: Components, weight: Array, first: Array, second: Array) -> 
     empty = weight[:, None] == 0  # whatever the factor is
     of_means, of_scale, below = (jnp.where(empty, 0.0, a) for a in (of_means, of_scale, below))
     free = jnp.exp(q.log_degrees)
-    slope = jnp.sum(polygamma(1, _halves(free, d)), axis=-1) / 2 - d / (free + (d - 1))
+    slope = jnp.sum(trigamma(_halves(free, d)), axis=-1) / 2 - d / (free + (d - 1))
     return Components(
         of_means,
         weight * d / 2 * jnp.exp(-q.log_count),
@@ -250,7 +249,7 @@ def divergence(prior: BaseMeasure, q: Components, moments: Moments | None = None
     log_det = d * jnp.log(degrees) + 2 * jnp.sum(q.log_scale, axis=1)
     halves = _halves(free, d)
     theirs = sum(math.lgamma((base.degrees - e) / 2) for e in range(d))
-    gammas = theirs - jnp.sum(gammaln(halves), axis=-1)
+    gammas = theirs - jnp.sum(log_gamma(halves), axis=-1)
     gammas += (degrees - base.degrees) / 2 * jnp.sum(digamma(halves), axis=-1)
     return (of_means + trace - degrees * d + base.degrees * (log_det - base.log_det)) / 2 + gammas
 

@@ -27,10 +27,9 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import digamma, gammaln, polygamma
 
 from jaxprob.numerics import log_sigmoid
-from jaxprob.numerics.gammas import log_beta
+from jaxprob.numerics.gammas import digamma, log_beta, log_gamma, trigamma
 
 
 def expected_log_weights(sticks: Array) -> Array:
@@ -88,9 +87,9 @@ def grad_expected(sticks: Array, weight: Array) -> Array:
     """
     n, m = weight[:-1], _after(weight)
     a, b = jnp.exp(sticks[:, 0]), jnp.exp(sticks[:, 1])
-    whole = (n + m) * polygamma(1, a + b)
-    of_a, of_b = a * (n * polygamma(1, a) - whole), b * (m * polygamma(1, b) - whole)
-    return jnp.stack([of_a, of_b], axis=1)
+    of_a, of_b, of_both = trigamma(jnp.stack([a, b, a + b]))
+    whole = (n + m) * of_both
+    return jnp.stack([a * (n * of_a - whole), b * (m * of_b - whole)], axis=1)
 
 
 def update(weight: Array, mean_alpha: Array | float) -> Array:
@@ -176,7 +175,7 @@ def divergence(
         shape, rate = jnp.exp(concentration[0]), jnp.exp(concentration[1])
         log_mean = digamma(shape) - concentration[1]
         first, second = alpha_prior
-        of_alpha = (shape - first) * digamma(shape) - gammaln(shape) + math.lgamma(first)
+        of_alpha = (shape - first) * digamma(shape) - log_gamma(shape) + math.lgamma(first)
         of_alpha += first * (concentration[1] - math.log(second)) + shape * (second / rate - 1)
     each = (a - 1) * taken + (b - mean) * left - log_beta(a, b) - log_mean
     return jnp.sum(each) + of_alpha
@@ -185,8 +184,8 @@ def divergence(
 def _expected_logs(sticks: Array) -> tuple[Array, Array]:
     """(T - 1,) each of equation D.7."""
     a, b = jnp.exp(sticks[:, 0]), jnp.exp(sticks[:, 1])
-    whole = digamma(a + b)
-    return digamma(a) - whole, digamma(b) - whole
+    of_a, of_b, whole = digamma(jnp.stack([a, b, a + b]))
+    return of_a - whole, of_b - whole
 
 
 def _along(taken: Array, left: Array) -> Array:
