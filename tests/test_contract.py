@@ -120,6 +120,11 @@ def test_derivatives_by_hand_are_those_of_jax(entry, dtype, seed):
         assert_hessians_match(value, lambda *a: -hand(*a), *args, hard=entry.hard)
 
 
+def np_leaves(results):
+    """Each of some results as one vector."""
+    return [flat(a) for a in jax.device_get(results)]
+
+
 def functions(model):
     """Those that sum over examples."""
     of = model.objective
@@ -177,19 +182,20 @@ def test_jit_is_eager_and_vmap_is_a_loop(entry, x64):
     model = entry.model
     cases = [entry.draw(model, seed) for seed in range(3)]
     together = jax.tree.map(lambda *a: np.stack(a), *cases)
-    for fn in functions(model):
 
-        def call(example, fn=fn):
-            return fn(example.params, *example.data, example.weights, **example.extras)
+    def call(example):
+        args = example.params, *example.data, example.weights
+        return [fn(*args, **example.extras) for fn in functions(model)]
 
-        lanes, jitted = jax.vmap(call)(together), jax.jit(call)
-        for i, case in enumerate(cases):
-            eager = flat(call(case))
+    lanes, jitted = jax.jit(jax.vmap(call))(together), jax.jit(call)
+    for i, case in enumerate(cases):
+        lane = jax.tree.map(lambda a, i=i: np.asarray(a)[i], lanes)
+        for eager, *others in zip(*map(np_leaves, (call(case), lane, jitted(case))), strict=True):
             size = np.max(np.abs(eager)) + float(np.nansum(flat_rows(case.x) ** 2))
-            atol = SAME_SUM["float64"] * (1 + size)
-            lane = flat(jax.tree.map(lambda a, i=i: np.asarray(a)[i], lanes))
-            np.testing.assert_allclose(lane, eager, rtol=0, atol=atol)
-            np.testing.assert_allclose(flat(jitted(case)), eager, rtol=0, atol=atol)
+            for other in others:
+                np.testing.assert_allclose(
+                    other, eager, rtol=0, atol=SAME_SUM["float64"] * (1 + size)
+                )
 
 
 def test_functions_of_a_model_can_be_compiled_as_they_are(entry):

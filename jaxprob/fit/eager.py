@@ -69,10 +69,10 @@ def _outcome_if_plain(solver: Any, problem: Problem, theta: Array | None) -> Out
     for _ in range(_ATTEMPTS):
         outcome = program(*_plain_arguments(solver, problem, theta, steps))
         status = int(outcome.result.evidence.status)
-        if status == Status.CONVERGED:
-            return outcome
-        if status != Status.STALLED:
+        if status == Status.MAX_STEPS:
             return None
+        if status != Status.STALLED:
+            return outcome
         theta, steps = outcome.result.theta, int(outcome.result.num_steps)
     return None
 

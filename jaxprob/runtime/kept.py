@@ -122,7 +122,21 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._surroundings = _surroundings()
+
+    @cached_property
+    def _surroundings(self) -> str:
+        """The sources of the library, the versions of what it runs on, and the machine."""
+        library, sources = Path(__file__).parents[1], hashlib.sha256()
+        files = sorted(library.rglob("*.py"))
+        if not files:
+            raise Unversioned(library)  # as in an archive
+        for file in files:
+            sources.update(str(file.relative_to(library)).encode() + file.read_bytes())
+        device = jax.devices()[0]
+        versions = sys.version, *map(metadata.version, ("jax", "jaxlib", "numpy", "optax"))
+        where = platform.machine(), _processor(), os.cpu_count(), os.environ.get("XLA_FLAGS")
+        platforms = device.device_kind, device.client.platform_version
+        return repr((sources.hexdigest(), versions, where, platforms))
 
     def program(
         self, call: Call, compile_flat: Callable[[Callable[..., Any]], Any]
@@ -273,18 +287,6 @@ def _place_lapack() -> None:
 
 def _called(flat: Any, tree: Any, leaves: list[Any]) -> Any:
     return jax.tree.unflatten(tree, flat(leaves))
-
-
-def _surroundings() -> str:
-    """The sources of the library, the versions of what it runs on, and the machine."""
-    sources = hashlib.sha256()
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        sources.update(file.read_bytes())
-    device = jax.devices()[0]
-    versions = sys.version, *map(metadata.version, ("jax", "jaxlib", "numpy", "optax"))
-    where = platform.machine(), _processor(), os.cpu_count(), os.environ.get("XLA_FLAGS")
-    platforms = device.device_kind, device.client.platform_version
-    return repr((sources.hexdigest(), versions, where, platforms))
 
 
 def _processor() -> str:

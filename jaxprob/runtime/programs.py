@@ -34,8 +34,10 @@ class Program(Protocol):
 def keep_programs(path: str | Path | None = None) -> Path:
     """Keep compiled programs between processes, in a folder: a first call then takes far less time.
 
-    Call it before anything is fitted. It sets options of JAX: its persistent cache, also for small
-    programs, of which a fit is made.
+    Call it before anything is fitted. Programs of the library's own models are found on a CPU by
+    what they are made from: nothing is traced, and nothing compiled. For all others, those of
+    models that users wrote among them, JAX' persistent cache is switched on, also for small ones.
+    What is in the folder is run, so nobody else should be able to write there.
 
     Args:
         path: of the folder, "~" being the user's own; `jaxprob` among the caches of the user

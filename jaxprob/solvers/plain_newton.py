@@ -26,7 +26,15 @@ from jaxprob.numerics.linalg import Inverse, plain_inverse, row_sums
 from jaxprob.numerics.passes import count, total
 from jaxprob.numerics.products import vdot
 from jaxprob.problem.problem import Problem
-from jaxprob.solvers.driver import Result, Solver, no_verdict, slack, tolerance, with_status
+from jaxprob.solvers.driver import (
+    Result,
+    Solver,
+    no_optimum,
+    no_verdict,
+    slack,
+    tolerance,
+    with_status,
+)
 from jaxprob.solvers.newton import Newton
 
 _MOST_PARAMS = 128
@@ -90,8 +98,9 @@ def plain_newton(
         most_steps: () int32, how many may be.
 
     Returns:
-        A Result, whose status is CONVERGED; STALLED where the optimum is near, but that is not
-        proved, perhaps for want of a Hessian from there; MAX_STEPS where nothing is known.
+        A Result, whose status is CONVERGED; what the data say where they have no optimum; STALLED
+        where it is near, but that is not proved, perhaps for want of a Hessian from there;
+        MAX_STEPS where nothing is known.
     """
     problem, c = problem.prepared(), problem.example_weights()
     unit = jnp.minimum(total(c) / jnp.maximum(count(c > 0), 1), 1)
@@ -113,13 +122,19 @@ def plain_newton(
     def enough(value: Array) -> Array:
         return tolerance(solver.tol, value, unit)
 
-    body = partial(_tried, problem, enough, _CLOSE * unit, jnp.minimum(most_steps, _MOST_STEPS))
+    proved = no_optimum(problem)
+    hopeless = proved.status != Status.MAX_STEPS
+    most = jnp.where(hopeless, steps, jnp.minimum(most_steps, _MOST_STEPS))  # one look, then lost
+    body = partial(_tried, problem, enough, _CLOSE * unit, most)
     at = jax.lax.while_loop(lambda at: _Course(*at.course).stage < _DONE, body, start)
     gap, course = _gap(problem, at), _Course(*at.course)
     evidence = no_verdict(theta)._replace(gap=gap)
     evidence = with_status(evidence, gap <= enough(at.value), Status.CONVERGED)
     evidence = with_status(evidence, course.stage == _DONE, Status.STALLED)
-    return Result(at.theta, at.value, at.grad, evidence, course.steps, None)
+    hopeless &= jnp.isfinite(at.value)
+    evidence = jax.tree.map(partial(jnp.where, hopeless), proved, evidence)
+    taken = jnp.where(hopeless, steps, course.steps)
+    return Result(at.theta, at.value, at.grad, evidence, taken, None)
 
 
 def _gap(problem: Problem, at: _At) -> Array:

@@ -270,9 +270,9 @@ def _plain(
     def one(problem: Problem, theta: Array) -> Ending:
         result = plain_newton(solver, problem, theta, jnp.int32(0), jnp.int32(solver.max_steps))
         evidence, open_ = result.evidence, jnp.int32(Status.MAX_STEPS)
-        sound = _of_data(problem, unchecked, no_optimum(problem).status) == open_
-        sound &= evidence.status == Status.CONVERGED
-        evidence = evidence._replace(status=jnp.where(sound, evidence.status, open_))
+        decided = _of_data(problem, unchecked, open_) == open_
+        decided &= evidence.status != Status.STALLED
+        evidence = evidence._replace(status=jnp.where(decided, evidence.status, open_))
         return _found(solver, problem, result._replace(evidence=evidence))
 
     return batch.map_from_start(solver, one, in_turn=True)

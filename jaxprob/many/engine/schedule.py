@@ -278,7 +278,7 @@ class Run:
         index, self.waiting = self.waiting[: self.shape.size], self.waiting[self.shape.size :]
         own = self._own(index, self.shape)
         result = self._call(self.compact, self.shape, index, own, self.start)
-        keep = self._keep_converged if self.compact is programs.plain else self._keep_found
+        keep = self._keep_decided if self.compact is programs.plain else self._keep_found
         return Call(index, result, keep)
 
     def _fresh(self) -> Call:
@@ -330,10 +330,10 @@ class Run:
             self.unproved.put(index, progress, unproved)
         self._keep(index, block.found, ~goes_on & ~unproved)
 
-    def _keep_converged(self, index: np.ndarray, found: Ending) -> None:
-        converged = np.asarray(found.status)[: len(index)] == Status.CONVERGED
-        self._keep(index, found, converged)
-        self.left = np.append(self.left, index[~converged])
+    def _keep_decided(self, index: np.ndarray, found: Ending) -> None:
+        decided = np.asarray(found.status)[: len(index)] != Status.MAX_STEPS
+        self._keep(index, found, decided)
+        self.left = np.append(self.left, index[~decided])
 
     def _keep_found(self, index: np.ndarray, found: Ending) -> None:
         self._keep(index, found, np.ones(len(index), bool))

@@ -293,6 +293,7 @@ def log_prior(params: Params, *, smoothing: float, features: tuple[Family, ...])
     return smoothing * jnp.sum(log_softmax(params.class_logits)) + rest
 
 
+@compiled("features")
 def sample(
     params: Params, key: Array, x: Array, *, features: tuple[Family, ...]
 ) -> tuple[Array, Array]:

@@ -99,6 +99,7 @@ from jaxprob.models.kernels.start import best_multiple, coincide
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.products import matmul
+from jaxprob.runtime.compilation import compiled
 
 BANDWIDTHS = ("scalar", "diagonal", "full")
 
@@ -379,6 +380,15 @@ def sample(
     check_points(points, weights)
     check_kernel(kernel)
     check_number("num", num, least=0)
+    drawn = _drawn(params, key, points, weights, num=num, kernel=kernel)
+    return folded(drawn, checked_bounds(bounds))
+
+
+@compiled("num", "kernel")
+def _drawn(
+    params: Params, key: Array, points: Array, weights: Array | None, *, num: int, kernel: str
+) -> Array:
+    """Draw examples where there are no bounds."""
     d, dtype = points.shape[1], points.dtype
     which, direction, length = jax.random.split(key, 3)
     share = None if weights is None else weights / jnp.sum(weights)
@@ -394,7 +404,7 @@ def sample(
             radius = jnp.sqrt(jax.random.beta(length, d / 2, 2.0, (num,), dtype))
         z = z * (radius / jnp.sqrt(squared))[:, None]
     root = inverse_of_lower(matrix(params, d))
-    return folded(centers + matmul(z, root.T), checked_bounds(bounds))
+    return centers + matmul(z, root.T)
 
 
 def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any = None) -> Model:

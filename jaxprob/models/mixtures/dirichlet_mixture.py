@@ -291,6 +291,7 @@ def elbo(
     return bound(params, x, weights) + against
 
 
+@compiled("num")
 def sample(params: Params, key: Array, num: int) -> Array:
     """Draw further examples (equation D.12).
 

@@ -299,6 +299,7 @@ def log_prior(
     return -prior_count * jnp.sum(log_scale) - squares / 2
 
 
+@compiled("num")
 def sample(params: Params, key: Array, num: int) -> Array:
     """Draw examples (equation 3.8).
 

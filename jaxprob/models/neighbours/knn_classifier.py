@@ -309,6 +309,7 @@ def choose(
     return Chosen(Params(numbers[best]), status, gap)
 
 
+@compiled("num_classes", "smoothing", "max_neighbours")
 def sample(
     params: Params,
     key: Array,

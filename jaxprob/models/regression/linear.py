@@ -60,6 +60,7 @@ from jaxprob.models.regression.least_squares import of_statistics as of_statisti
 from jaxprob.models.regression.least_squares import statistics as statistics
 from jaxprob.numerics import fused_pass, matvec, rmatvec, total
 from jaxprob.numerics.products import vdot
+from jaxprob.runtime.compilation import compiled
 
 
 def init(
@@ -259,6 +260,7 @@ def information(
     return jnp.block([[core, border[:, None]], [border[None, :], corner[None, None]]])
 
 
+@compiled()
 def sample(params: Params, key: Array, x: Array, *, offset: Array | None = None) -> Array:
     """Draw y_i ~ N(μ_i, σ²).
 

@@ -52,6 +52,7 @@ from jaxprob.numerics import (
     rmatvec,
 )
 from jaxprob.numerics.products import vdot
+from jaxprob.runtime.compilation import compiled
 
 
 class Params(NamedTuple):
@@ -247,6 +248,7 @@ def information(
     return jnp.block([[core, border[:, None]], [border[None, :], jnp.sum(s)[None, None]]])
 
 
+@compiled()
 def sample(params: Params, key: Array, x: Array, *, offset: Array | None = None) -> Array:
     """Draw labels y_i ~ Bernoulli(σ(z_i)) (equation 1.3).
 

@@ -43,6 +43,7 @@ from jaxprob.models.regression.certificates import certificates_of
 from jaxprob.models.regression.families import Rates
 from jaxprob.numerics import fused_pass, matvec, poisson_log_prob, total
 from jaxprob.numerics.products import vdot
+from jaxprob.runtime.compilation import compiled
 
 
 class Params(NamedTuple):
@@ -243,6 +244,7 @@ def information(
     return predictors.assemble(x, s[None, :], 1, bias=params.bias is not None)
 
 
+@compiled()
 def sample(params: Params, key: Array, x: Array, *, offset: Array | None = None) -> Array:
     """Draw counts y_i ~ Poisson(μ_i).
 

@@ -57,6 +57,7 @@ from jaxprob.numerics import (
     softmax,
 )
 from jaxprob.numerics.products import matmul
+from jaxprob.runtime.compilation import compiled
 
 PARAMETERISATIONS = ("reference", "symmetric")
 
@@ -284,6 +285,7 @@ def information(
     return predictors.assemble(x, blocks, rows, bias=params.bias is not None)
 
 
+@compiled("parameterisation")
 def sample(
     params: Params,
     key: Array,

@@ -196,6 +196,7 @@ def predict_log_proba(params: Params, x: Array, *, smoothing: float = SMOOTHING)
     return leaf_log_proba(params, smoothing)[leaf(params, x)]
 
 
+@compiled()
 def sample(params: Params, key: Array, x: Array, *, smoothing: float = SMOOTHING) -> Array:
     """Draw labels y_i from the probabilities of their leaves (equation 3.23).
 

@@ -179,6 +179,7 @@ def predict_log_proba(params: Params, x: Array, *, smoothing: float = SMOOTHING)
     return log_of_shares(jax.lax.scan(add, zero, params)[0] / num_trees)
 
 
+@compiled()
 def sample(params: Params, key: Array, x: Array, *, smoothing: float = SMOOTHING) -> Array:
     """Draw labels y_i from the mean of the trees' probabilities (equation 3.27).
 
