@@ -9,8 +9,8 @@ import tempfile
 from importlib import metadata
 
 # Tests run small programs once, so their time is that of compiling, by as many processes as there
-# are cores. Set XLA_FLAGS, to nothing for
-# instance, to test what users run; CI does so for the slow tests.
+# are cores. Set XLA_FLAGS, to nothing for instance, to test what users run; CI does so for those
+# that are marked `digits`.
 FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if metadata.version("jaxlib").startswith("0.10."):  # later ones have no other emitters
     FLAGS += " --xla_cpu_use_fusion_emitters=false"

@@ -12,6 +12,8 @@ from jaxprob.models import logistic, softmax
 from jaxprob.numerics import compensated_matvec
 from jaxprob.solvers import lbfgs
 
+pytestmark = pytest.mark.digits
+
 N = 300
 FAR = {"years": (2020.0, 1.0), "latitudes": (52.52, 1.7e-4), "times": (3e6, 1.0)}
 MODEL = logistic.model()

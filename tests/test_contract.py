@@ -79,12 +79,14 @@ def test_no_public_model_is_missing():
     assert public == tested
 
 
+@pytest.mark.digits
 def test_the_density_is_normalised(entry, dtype):
     example = entry.draw(entry.model, 0, dtype=dtype)
     rounding = 64 * EPS[dtype] * example.x.shape[1] ** 2
     assert abs(entry.mass(entry.model, example) - 1) <= rounding + entry.mass_error
 
 
+@pytest.mark.digits
 def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
     model = entry.model
     example = entry.draw(model, 1, dtype=dtype)
@@ -98,6 +100,7 @@ def test_the_log_likelihood_is_the_sum_over_examples(entry, dtype):
     assert abs(float(got) - terms.sum()) <= SAME_SUM[dtype] * np.abs(terms).sum()
 
 
+@pytest.mark.digits
 @pytest.mark.parametrize(
     ("seed", "dtype"),
     [(0, "float32"), pytest.param(1, "float64", marks=pytest.mark.slow)],

@@ -67,6 +67,7 @@ INTERNAL = {
     "jaxprob.problem.rows",
     "jaxprob.solvers.driver",
     "jaxprob.numerics.linalg",
+    "jaxprob.runtime.programs.kept_in",
     "jaxprob.runtime.programs.num_maps",
     "jaxprob.solvers.plain_newton",
     "jaxprob.problem.jeffreys",

@@ -6,9 +6,11 @@ import mpmath
 import numpy as np
 import pytest
 from scipy.special import digamma
+from tolerances import EPS
 
 from jaxprob.numerics import gammas
-from tests.tolerances import EPS
+
+pytestmark = pytest.mark.digits
 
 ARGUMENTS = np.concatenate([np.logspace(-6, 8, 57), np.linspace(0.5, 12, 47)])
 

@@ -10,6 +10,8 @@ from tolerances import EPS
 
 from jaxprob.numerics.linalg import cholesky, factorise, invert, no_factor, no_inverse, solve
 
+pytestmark = pytest.mark.digits
+
 SIZES = [1, 2, 3, 5, 9, 21, 63, 111, 112, 300, pytest.param(513, marks=pytest.mark.slow), 650]
 
 

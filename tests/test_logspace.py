@@ -9,6 +9,8 @@ import pytest
 from experiments import _exact
 from jaxprob.numerics import logspace
 
+pytestmark = pytest.mark.digits
+
 # What the docstrings promise, for every float. A result or a class probability below the smallest
 # normal number may be flushed to zero instead: one such loss for each class.
 VALUE, SCORE, CURVATURE, SOFT = 4, 4, 6, 6

@@ -8,6 +8,8 @@ from tolerances import EPS
 
 from jaxprob.numerics import compensated_matvec, fused_pass, gram, matvec, rmatvec
 
+pytestmark = pytest.mark.digits
+
 SHAPES = [(1, 1), (7, 3), (1000, 5), (1009, 4), (4096, 17), (5000, 2)]
 
 

@@ -184,6 +184,9 @@ def digest(parts: Any) -> str:
     Args:
         parts: anything that can be pickled, functions being told by their place in the sources.
 
+    Returns:
+        A name for them, the same whenever they are.
+
     Raises:
         Unversioned: where a part comes from elsewhere, or cannot be pickled.
 
