@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,6 +73,41 @@ def record(name: str, out: Path, numbers: Any) -> Path:
     content = {"environment": environment(), "numbers": _plain(numbers)}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def run_parts(
+    name: str,
+    out: Path,
+    parts: Mapping[str, Callable[[], list[dict[str, Any]]]],
+    show: Callable[[str, list[dict[str, Any]]], None] | None = None,
+    **also: Any,
+) -> dict[str, Any]:
+    """Run parts of an experiment, print their tables, and write out/name.json after each.
+
+    Parts run at other times stay there, each with the environment that it ran in.
+
+    Args:
+        name: of the experiment.
+        out: folder.
+        parts: functions that return rows with the same keys.
+        show: prints the rows of a part; as a table where None.
+        **also: what else to write beside rows.
+
+    Returns:
+        The numbers of all parts.
+    """
+    path = out / f"{name}.json"
+    numbers = json.loads(path.read_text())["numbers"] if path.exists() else {}
+    for part in progress(parts, name.replace("_", " ")):
+        rows = parts[part]()
+        numbers[part] = {"environment": environment(), **also, "rows": rows}
+        if show is None:
+            table(part, list(rows[0]), [list(row.values()) for row in rows])
+        else:
+            show(part, rows)
+        record(name, out, numbers)
+    print(f"numbers: {path}")
+    return numbers
 
 
 def save_figure(figure: Any, out: Path, name: str) -> Path:

@@ -13,7 +13,6 @@ Times are medians after a warm-up, ours and theirs in turn. Every JAX program he
 beforehand, as one puts data on a GPU; "plain" is a fit of an ordinary array.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -440,15 +439,9 @@ def main() -> None:
 
     jp.use_all_cores()
     jax.config.update("jax_enable_x64", True)
-    kept = args.out / "benchmark.json"
-    # Parts run at other times stay, each with the environment that it ran in.
-    numbers = json.loads(kept.read_text())["numbers"] if kept.exists() else {}
-    for name in _common.progress(args.only or list(PARTS), "benchmark"):
-        rows = PARTS[name](args.seed, args.repeats)
-        numbers[name] = {"environment": _common.environment(), "rows": rows}
-        _common.table(name, list(rows[0]), [list(row.values()) for row in rows])
-        _common.record("benchmark", args.out, numbers)
-    print(f"numbers: {kept}")
+    asked = args.only or PARTS
+    parts = {name: partial(PARTS[name], args.seed, args.repeats) for name in asked}
+    _common.run_parts("benchmark", args.out, parts)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ its own. Without scikit-learn's additions to variances.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -202,16 +201,12 @@ def main() -> int:
     jax.config.update("jax_enable_x64", True)
     jp.use_all_cores()
     columns = ["what", "peer s", "jaxprob s", "times as fast", "target", "apart"]
-    kept = args.out / "classical.json"
-    # Parts run at other times stay, each with the environment that it ran in.
-    numbers = json.loads(kept.read_text())["numbers"] if kept.exists() else {}
-    for name in _common.progress(args.only or list(PARTS), "classical"):
-        rows = PARTS[name](args)
-        _common.table(f"Against others: {name}", columns, rows)
-        found = [dict(zip(columns, row, strict=True)) for row in rows]
-        numbers[name] = {"environment": _common.environment(), "quick": args.quick, "rows": found}
-        _common.record("classical", args.out, numbers)
-    print(f"numbers: {kept}")
+
+    def rows_of(name: str) -> list[dict[str, Any]]:
+        return [dict(zip(columns, row, strict=True)) for row in PARTS[name](args)]
+
+    parts = {name: partial(rows_of, name) for name in args.only or PARTS}
+    _common.run_parts("classical", args.out, parts, quick=args.quick)
     return 0
 
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -249,15 +250,9 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="a part; repeatable")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each timing (3)")
     args = parser.parse_args()
-    path = args.out / "first_calls.json"
-    # Parts run at other times stay, each with the environment that it ran in.
-    numbers = json.loads(path.read_text())["numbers"] if path.exists() else {}
-    for name in args.only or PARTS:
-        rows = PARTS[name](args.seed, args.repeats)
-        numbers[name] = {"environment": _common.environment(), "rows": rows}
-        _common.table(name, list(rows[0]), [list(row.values()) for row in rows])
-        _common.record("first_calls", args.out, numbers)
-    print(f"numbers: {path}")
+    asked = args.only or PARTS
+    parts = {name: partial(PARTS[name], args.seed, args.repeats) for name in asked}
+    _common.run_parts("first_calls", args.out, parts)
 
 
 if __name__ == "__main__":

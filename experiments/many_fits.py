@@ -18,7 +18,6 @@ theirs, and whether the two solutions agree; both are computed in float64 by Num
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -616,16 +615,8 @@ def main() -> None:
     mpl.use("Agg")
     sizes, repeats = (QUICK, 1) if args.quick else (FULL, args.repeats)
     context = Context(sizes, args.seed, repeats, joblib.cpu_count())
-    kept = args.out / "many_fits.json"
-    # Parts run at other times stay, each with the environment that it ran in.
-    numbers = json.loads(kept.read_text())["numbers"] if kept.exists() else {}
-    for name in _common.progress(args.only or list(PARTS), "many fits"):
-        rows = PARTS[name](context)
-        numbers[name] = {"environment": _common.environment(), "quick": args.quick, "rows": rows}
-        _show(name, rows)
-        _common.record("many_fits", args.out, numbers)
-    draw(numbers, args.out)
-    print(f"numbers: {kept}")
+    parts = {name: partial(PARTS[name], context) for name in args.only or PARTS}
+    draw(_common.run_parts("many_fits", args.out, parts, _show, quick=args.quick), args.out)
 
 
 if __name__ == "__main__":

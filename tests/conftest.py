@@ -31,6 +31,7 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MOST_MAPS = 20_000
+gc.freeze()  # what is imported stays, and need not be looked at again
 TESTS_PER_LOOK = 10
 
 

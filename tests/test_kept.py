@@ -198,3 +198,26 @@ def test_folders_of_other_sources_have_other_programs(folder, monkeypatch, tmp_p
     program.clear_cache()
     program(2.0)
     assert len(traced) == len(_kept(folder)) == 2
+
+
+def test_programs_are_dropped_once_and_not_for_others_again(monkeypatch):
+    """What a user's own programs map cannot be freed by dropping those of the library."""
+    dropped, shelf = [], programs._Shelf()
+
+    class Program:
+        maps = 15_000
+
+        def clear_cache(self):
+            dropped.append(self.maps)
+            self.maps = 0
+
+    program = Program()
+    monkeypatch.setattr(programs, "num_maps", lambda: 18_000 + program.maps)
+    for _ in range(5):  # looks
+        shelf.num_compiled += programs._COMPILED_BETWEEN_LOOKS
+        shelf.use(program)
+    assert dropped == [15_000]
+    program.maps = 15_000
+    shelf.num_compiled += programs._COMPILED_BETWEEN_LOOKS
+    shelf.use(program)
+    assert dropped == [15_000, 15_000]

@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxprob.runtime.kept import Folder
 
 _MOST_MAPS = 20_000
+_FAR_TOO_MANY = 50_000
 _COMPILED_BETWEEN_LOOKS = 16
 _FOLDERS: list[Folder] = []
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -77,6 +78,7 @@ class _Shelf:
         self.time = count()
         self.num_compiled = 0
         self.looked_at = 0
+        self.maps_left = 0  # after the last time, by programs that are not to be dropped here
         jax.monitoring.register_event_duration_secs_listener(self._compiled)
 
     def _compiled(self, event: str, duration_secs: float, **kwargs: Any) -> None:
@@ -93,7 +95,8 @@ class _Shelf:
         if self.num_compiled - self.looked_at < _COMPILED_BETWEEN_LOOKS:
             return
         self.looked_at = self.num_compiled
-        if num_maps() <= _MOST_MAPS:
+        most = min(max(_MOST_MAPS, self.maps_left + _MOST_MAPS // 2), _FAR_TOO_MANY)
+        if num_maps() <= most:
             return
         oldest = sorted(self.used, key=self.used.__getitem__)
         half = len(oldest) // 2
@@ -101,7 +104,8 @@ class _Shelf:
             for other in some:
                 other.clear_cache()
             gc.collect()
-            if num_maps() <= _MOST_MAPS // 2:
+            self.maps_left = num_maps()
+            if self.maps_left <= _MOST_MAPS // 2:
                 return
 
 

@@ -96,6 +96,7 @@ def init(
     return estimate(statistics(x, y, weights, offset=offset), bias=bias).params
 
 
+@compiled()
 def log_prob(params: Params, x: Array, y: Array, *, offset: Array | None = None) -> Array:
     """The log-density of one example.
 
@@ -117,6 +118,7 @@ def log_prob(params: Params, x: Array, y: Array, *, offset: Array | None = None)
     return -(((y - mean) * jnp.exp(-params.log_scale)) ** 2) / 2 - params.log_scale - LOG_ROOT
 
 
+@compiled()
 def log_likelihood(
     params: Params,
     x: Array,
@@ -147,6 +149,7 @@ def log_likelihood(
     return jnp.sum(values if weights is None else weights * values)
 
 
+@compiled()
 def grad_log_likelihood(
     params: Params,
     x: Array,
@@ -176,6 +179,7 @@ def grad_log_likelihood(
     return log_likelihood_and_grad(params, x, y, weights, offset=offset)[1]
 
 
+@compiled("block_bytes")
 def log_likelihood_and_grad(
     params: Params,
     x: Array,
@@ -221,6 +225,7 @@ def log_likelihood_and_grad(
     return value, Params(grad, None if params.bias is None else by_bias, squares - count)
 
 
+@compiled()
 def information(
     params: Params,
     x: Array,
@@ -282,6 +287,7 @@ def sample(params: Params, key: Array, x: Array, *, offset: Array | None = None)
     return mean + jnp.exp(params.log_scale) * jax.random.normal(key, mean.shape, mean.dtype)
 
 
+@compiled()
 def predict_mean(params: Params, x: Array, *, offset: Array | None = None) -> Array:
     """The mean μ of y for each example.
 

@@ -92,6 +92,7 @@ def init(
     return Params(jnp.zeros(x.shape[-1], x.dtype), jnp.zeros((), x.dtype) if bias else None)
 
 
+@compiled()
 def log_prob(params: Params, x: Array, y: Array, *, offset: Array | None = None) -> Array:
     """The log-probability log σ((2y - 1) z) of one example, z = wᵀx + b (equations 1.3, 1.4).
 
@@ -112,6 +113,7 @@ def log_prob(params: Params, x: Array, y: Array, *, offset: Array | None = None)
     return bernoulli_log_prob(y, _shift(vdot(x, params.weights), params.bias, offset))
 
 
+@compiled()
 def log_likelihood(
     params: Params,
     x: Array,
@@ -141,6 +143,7 @@ def log_likelihood(
     return jnp.sum(values if weights is None else weights * values)
 
 
+@compiled()
 def grad_log_likelihood(
     params: Params,
     x: Array,
@@ -170,6 +173,7 @@ def grad_log_likelihood(
     return log_likelihood_and_grad(params, x, y, weights, offset=offset)[1]
 
 
+@compiled("block_bytes")
 def log_likelihood_and_grad(
     params: Params,
     x: Array,
@@ -212,6 +216,7 @@ def log_likelihood_and_grad(
     return value, Params(grad, None if params.bias is None else total)
 
 
+@compiled()
 def information(
     params: Params,
     x: Array,
@@ -271,6 +276,7 @@ def sample(params: Params, key: Array, x: Array, *, offset: Array | None = None)
     return (jax.random.logistic(key, z.shape, z.dtype) < z).astype(jnp.int32)
 
 
+@compiled()
 def predict_log_proba(params: Params, x: Array, *, offset: Array | None = None) -> Array:
     """The log-probabilities of both classes for each example (equation 1.3).
 

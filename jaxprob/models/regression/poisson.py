@@ -95,6 +95,7 @@ def init(
     return Params(zeros, jnp.where(jnp.isfinite(most), jnp.log(rate) - most, 0.0))
 
 
+@compiled()
 def log_prob(params: Params, x: Array, y: Array, *, offset: Array | None = None) -> Array:
     """The log-probability of one count.
 
@@ -116,6 +117,7 @@ def log_prob(params: Params, x: Array, y: Array, *, offset: Array | None = None)
     return poisson_log_prob(jnp.asarray(y, z.dtype), z)
 
 
+@compiled()
 def log_likelihood(
     params: Params,
     x: Array,
@@ -145,6 +147,7 @@ def log_likelihood(
     return jnp.sum(_times(weights, poisson_log_prob(y.astype(z.dtype), z)))
 
 
+@compiled()
 def grad_log_likelihood(
     params: Params,
     x: Array,
@@ -174,6 +177,7 @@ def grad_log_likelihood(
     return log_likelihood_and_grad(params, x, y, weights, offset=offset)[1]
 
 
+@compiled("block_bytes")
 def log_likelihood_and_grad(
     params: Params,
     x: Array,
@@ -215,6 +219,7 @@ def log_likelihood_and_grad(
     return value, Params(grad, None if params.bias is None else by_bias)
 
 
+@compiled()
 def information(
     params: Params,
     x: Array,
@@ -265,6 +270,7 @@ def sample(params: Params, key: Array, x: Array, *, offset: Array | None = None)
     return jax.random.poisson(key, predict_mean(params, x, offset=offset), dtype=jnp.int32)
 
 
+@compiled()
 def predict_mean(params: Params, x: Array, *, offset: Array | None = None) -> Array:
     """The rate μ of each example, which is the mean of y.
 

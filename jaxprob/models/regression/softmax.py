@@ -106,6 +106,7 @@ def init(
     )
 
 
+@compiled("parameterisation")
 def log_prob(
     params: Params,
     x: Array,
@@ -135,6 +136,7 @@ def log_prob(
     return categorical_log_prob(y, z)
 
 
+@compiled("parameterisation")
 def log_likelihood(
     params: Params,
     x: Array,
@@ -166,6 +168,7 @@ def log_likelihood(
     return jnp.sum(values if weights is None else weights * values)
 
 
+@compiled("parameterisation")
 def grad_log_likelihood(
     params: Params,
     x: Array,
@@ -198,6 +201,7 @@ def grad_log_likelihood(
     )[1]
 
 
+@compiled("block_bytes", "parameterisation")
 def log_likelihood_and_grad(
     params: Params,
     x: Array,
@@ -243,6 +247,7 @@ def log_likelihood_and_grad(
     return value, Params(grad, None if params.bias is None else total)
 
 
+@compiled("parameterisation")
 def information(
     params: Params,
     x: Array,
@@ -315,6 +320,7 @@ def sample(
     return jax.random.categorical(key, z, axis=-1).astype(jnp.int32)
 
 
+@compiled("parameterisation")
 def predict_log_proba(
     params: Params,
     x: Array,
