@@ -1,10 +1,11 @@
 """How long does a first call take, which compiles, and how many programs do many shapes need?
 
-    python -m experiments.first_calls                   # calls, shapes, training, verifier
+    python -m experiments.first_calls                   # all of its parts
     python -m experiments.first_calls --only shapes     # one of them
 
 "calls" times the first call of each kind in a process of its own, after `import jaxprob`: with
 nothing compiled before, then with the programs of another process kept (`jp.keep_programs`).
+"functions" times those of a model, called outside of `jax.jit`: first, which compiles, then warm.
 "shapes" fits data of hundreds of different sizes in one process and counts programs, the stretches
 of memory they map, and the memory of the process. "training" times an Adam run of 3 epochs on a
 network of 1,795 parameters, compiled and warm. "verifier" checks gradients of new shapes at every
@@ -93,6 +94,34 @@ def calls_part(seed: int, repeats: int) -> list[dict[str, Any]]:
             "target, kept": target_kept,
             "programs": fresh[0][1],
         })  # fmt: skip
+    return rows
+
+
+def functions_part(seed: int, repeats: int) -> list[dict[str, Any]]:
+    """Functions of logistic regression outside of `jax.jit`, in float32."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxprob.models import logistic
+
+    rng, rows = np.random.default_rng(seed), []
+    for n, d in ((500, 8), (200_000, 200)):
+        x = jnp.asarray(rng.normal(size=(n, d)), "float32")
+        y = jnp.asarray(rng.integers(0, 2, n), "int32")
+        params = logistic.Params(jnp.zeros(d), jnp.zeros(()))
+        functions = logistic.log_likelihood, logistic.log_likelihood_and_grad, logistic.information
+        for fn in functions:
+
+            def run(fn: Callable[..., Any] = fn, data: tuple = (params, x, y)) -> None:
+                jax.block_until_ready(fn(*data))
+
+            seconds = [_timed(run) for _ in range(3 * repeats + 1)]
+            rows.append({
+                "function": fn.__name__,
+                "rows": n,
+                "first, s": seconds[0],
+                "warm, ms": 1e3 * median(seconds[1:]),
+            })  # fmt: skip
     return rows
 
 
@@ -238,6 +267,7 @@ def _json(code: str) -> Any:
 
 PARTS = {
     "calls": calls_part,
+    "functions": functions_part,
     "shapes": shapes_part,
     "training": training_part,
     "verifier": verifier_part,
