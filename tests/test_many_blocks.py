@@ -90,9 +90,9 @@ def shapes_of_calls(monkeypatch, **constants):
     """A list to which each call of a program adds its shape."""
     shapes, plain = [], schedule.Run._call
 
-    def call(self, program, shape, *rest):
+    def call(self, program, shape, *rest, **keywords):
         shapes.append(shape)
-        return plain(self, program, shape, *rest)
+        return plain(self, program, shape, *rest, **keywords)
 
     monkeypatch.setattr(schedule.Run, "_call", call)
     for name, value in constants.items():
@@ -184,6 +184,30 @@ def test_lanes_that_are_plain_need_one_small_program(x64, monkeypatch):
     assert np.all(plain.gap <= 1e-12 * (1 + np.abs(plain.objective)))
     for a, b in zip(plain.params, whole.params, strict=True):
         assert_close(a, b, SAME_FIT["float64"])
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_what_has_taken_long_is_compiled_for_any_lanes(x64, monkeypatch, in_one_call, large):
+    """Between the calls of a run, too, and lanes that plain steps left open are not lost."""
+    used, call = [], schedule.Run._call
+
+    def noted(self, program, *rest, **keywords):
+        used.append(program)
+        return call(self, program, *rest, **keywords)
+
+    worth = "_WORTH_OPTIMISING" if large else "_WORTH_COMPILING"
+    monkeypatch.setattr(schedule, worth, 1e-9)
+    monkeypatch.setattr(schedule, "_COMPACT_SECONDS", {})
+    monkeypatch.setattr(schedule, "_MUCH_WORK", 0.0 if large else np.inf)
+    monkeypatch.setattr(schedule.Run, "_call", noted)
+    x, y, weights = hard()
+    fits = fit_many(LOGISTIC, x, y, weights=weights, memory_budget=40_000)
+    assert used[0] is programs.plain
+    assert programs.plain not in used[used.index(programs.first) :]
+    assert fits.status.tolist() == in_one_call.status.tolist()
+    good = np.flatnonzero(fits.status == Status.CONVERGED)
+    for a, b in zip(fits.params, in_one_call.params, strict=True):
+        assert_close(a[good], b[good], SAME_FIT["float64"])
 
 
 def test_lanes_that_are_not_plain_go_on(x64, monkeypatch, in_one_call):

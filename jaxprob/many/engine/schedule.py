@@ -1,5 +1,6 @@
 """Run lanes: which of them go together into which block, and what becomes of them."""
 
+import math
 import os
 import time
 from collections import deque
@@ -159,6 +160,7 @@ def in_blocks(lanes: Lanes, num_params: int, shape: Shape) -> Lanes:
 _PREPARED: set[Any] = set()
 _COMPACT_SECONDS: dict[Any, float] = {}
 _WORTH_COMPILING = 3.0  # seconds, about as long as the programs for any lane take to compile
+_WORTH_OPTIMISING = 8.0  # the same, where they are better optimised
 
 
 class Run:
@@ -175,6 +177,7 @@ class Run:
         self.common, self.start, self.solver = jax.device_put(shared, self._everywhere)
         self.work = work_of(lane, solver, lanes.size)
         self.is_large = is_much_work(lane, lanes.size)
+        self.worth = _WORTH_OPTIMISING if self.is_large else _WORTH_COMPILING
         self.compact = self._compact(lane)
         self.tries_compact = self.compact is not None
         self.waiting, self.left, self.done = np.arange(0), np.arange(0), 0
@@ -206,8 +209,7 @@ class Run:
         at_work: deque[Call] = deque()
         started = time.perf_counter()
         while True:
-            if self.tries_compact and not (len(self.waiting) or at_work):
-                self._note(time.perf_counter() - started)
+            if not (len(self.waiting) or at_work) and len(self.left):
                 self.waiting, self.left, self.tries_compact = self.left, self.waiting, False
             while len(at_work) < 2 and (call := self._next_call(idle=not at_work)) is not None:
                 at_work.append(call)
@@ -215,6 +217,10 @@ class Run:
                 return
             call = at_work.popleft()
             call.keep(call.lanes, call.result)
+            if self.tries_compact:
+                now = time.perf_counter()
+                self.tries_compact = self._note(now - started) < self.worth
+                started = now
             yield self.done
 
     def _next_call(self, *, idle: bool) -> Call | None:
@@ -243,18 +249,21 @@ class Run:
         """
         at_once = not (wants_proof(self.solver, problem) or may_doubt(self.solver, problem))
         if at_once and self.solver.max_steps == 0:
+            self.worth = math.inf
             return programs.whole
         spent = _COMPACT_SECONDS.get(self._key(), 0.0)
-        if self.is_large or spent >= _WORTH_COMPILING or jax.default_backend() != "cpu":
+        if spent >= self.worth or jax.default_backend() != "cpu":
             return None
         if suits(self.solver, problem):
             return programs.plain
-        return programs.whole if at_once else None
+        return programs.whole if at_once and not self.is_large else None
 
-    def _note(self, seconds: float) -> None:
+    def _note(self, seconds: float) -> float:
         """Add what the compact program took to what it has taken; the first time, to compile it."""
         before = _COMPACT_SECONDS.get(self._key())
-        _COMPACT_SECONDS[self._key()] = 0.0 if before is None else before + seconds
+        spent = 0.0 if before is None else before + seconds
+        _COMPACT_SECONDS[self._key()] = spent
+        return spent
 
     def _key(self) -> tuple:
         """Equal for runs that the same programs do for."""
@@ -277,8 +286,9 @@ class Run:
         """Lanes from their start to their end, but for those that plain steps do not do for."""
         index, self.waiting = self.waiting[: self.shape.size], self.waiting[self.shape.size :]
         own = self._own(index, self.shape)
-        result = self._call(self.compact, self.shape, index, own, self.start)
-        keep = self._keep_decided if self.compact is programs.plain else self._keep_found
+        is_plain = self.compact is programs.plain
+        result = self._call(self.compact, self.shape, index, own, self.start, hasty=is_plain)
+        keep = self._keep_decided if is_plain else self._keep_found
         return Call(index, result, keep)
 
     def _fresh(self) -> Call:
@@ -303,10 +313,20 @@ class Run:
         own = {name: self._take(name, index, shape.size) for name in self.lanes.own}
         return jax.device_put(own, _spread(shape))
 
-    def _call(self, program: Any, shape: Shape, index: np.ndarray, own: Any, start: Any) -> Any:
+    def _call(
+        self,
+        program: Any,
+        shape: Shape,
+        index: np.ndarray,
+        own: Any,
+        start: Any,
+        *,
+        hasty: bool = False,
+    ) -> Any:
         live = np.arange(shape.size) < len(index)
         keywords = {"draw": self.lanes.draw, "shape": shape}
-        call = program.optimised if self.is_large else program.for_work(self.work)
+        optimised = self.is_large and not hasty
+        call = program.optimised if optimised else program.for_work(self.work)
         return call(self.solver, self.common, own, start, live, **keywords)
 
     def _take(self, name: str, index: np.ndarray, size: int) -> Any:
