@@ -30,6 +30,9 @@ from experiments import _common
 CALLS = {
     "fit, 500 × 8": "jp.fit(logistic.model(), x, y)",
     "fit_many, 100 of these": "jp.fit_many(logistic.model(), x, y, weights=weights)",
+    "fit_many, 1,000 of 1,000 × 8": """jp.fit_many(
+        logistic.model(), np.tile(x, (2, 1)), np.tile(y, 2), weights=np.tile(weights, (10, 2))
+    )""",
     "bootstrap, 1,000": "many.bootstrap(logistic.model(), x, y, key, num_replicates=1000)",
     "cross_validate, 10 × l2": "many.cross_validate(logistic.model(), x, y, key, l2=penalties)",
     "choose_l2": "many.choose_l2(logistic.model(), x, y, key)",
@@ -40,6 +43,7 @@ CALLS = {
 TARGETS = {  # seconds: nothing kept, programs kept
     "fit, 500 × 8": (0.8, 0.2),
     "fit_many, 100 of these": (2.5, 0.6),
+    "fit_many, 1,000 of 1,000 × 8": (2.5, 0.6),
     "bootstrap, 1,000": (4, 0.8),
     "cross_validate, 10 × l2": (3.5, 0.8),
     "choose_l2": (5, 1),
