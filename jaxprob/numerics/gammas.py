@@ -7,7 +7,7 @@ The derivatives of log Γ are series where z is large, to which the recurrence l
 
 with Bernoulli's numbers B_2j up to j = 7, which leaves errors below rounding. Those of JAX are as
 exact and take any argument, but `polygamma` is a hundred operations to compile, and reflections for
-negative arguments as many: half of what a Dirichlet-process mixture compiled.
+negative arguments as many: a third of what a Dirichlet-process mixture compiled.
 
 Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 6.3.18, 6.4.12, 6.3.6.
 """
