@@ -158,6 +158,17 @@ def test_a_file_that_was_cut_short_is_made_again(folder, monkeypatch):
     assert len(traced) == 4
 
 
+def test_a_folder_that_cannot_be_written_to_is_said(folder, monkeypatch):
+    def fails(*_):
+        raise OSError("No space left on device")
+
+    _, program = _traced(monkeypatch)
+    monkeypatch.setattr(kept.os, "replace", fails)
+    with pytest.warns(RuntimeWarning, match="programs are not kept in .* No space left"):
+        assert float(program(2.0)) == 8.0
+    assert not list(folder.path.iterdir())
+
+
 def test_a_program_that_calls_what_may_not_be_in_its_place_is_not_kept(folder):
     def halved(a):
         return jax.pure_callback(lambda a: np.asarray(a) / 2, a, a)

@@ -15,7 +15,7 @@ import pickle
 import platform
 import re
 import sys
-import tempfile
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
@@ -257,13 +257,23 @@ def _read(file: Path, load: Callable[[bytes], Any]) -> Any:
 
 
 def _write(file: Path, dump: Callable[[], bytes]) -> None:
+    """Keep what can be kept; the rest can be used all the same."""
     try:
         whole = dump()
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-            part.write(whole)
-        os.replace(part.name, file)
-    except Exception:  # what cannot be kept can be used
+    except Exception:  # whatever it is that the executable holds
         return
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        part.write_bytes(whole)
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        warnings.warn(
+            f"programs are not kept in {file.parent}: {error}; give `jp.keep_programs` a folder "
+            "that can be written to",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _dumped(flat: Any, tree: Any) -> bytes:
