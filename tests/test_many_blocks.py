@@ -1,13 +1,13 @@
 """Lanes in blocks, of any size, over devices, gathered, or stopped: the same fits."""
 
 import json
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from child import answers_of
 from lanes import assert_close, by_hand, draw_lanes, matrix
 from tolerances import SAME_FIT
 
@@ -354,10 +354,7 @@ def child(worth_compiling):
 @pytest.mark.parametrize("worth_compiling", [0.0, 1e9])
 def test_two_devices(x64, monkeypatch, worth_compiling):
     monkeypatch.setattr(schedule, "_WORTH_COMPILING", worth_compiling)
-    command = [sys.executable, "-W", "error", __file__, str(worth_compiling)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    two, one = json.loads(done.stdout), answers()
+    two, one = answers_of(__file__, worth_compiling), answers()
     for name, expected in one.items():
         got = two[name]
         assert got["status"] == expected["status"]

@@ -1,11 +1,10 @@
 """Fits on rows spread over two devices are those on one; all of it in one other process."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from child import answers_of
 from tolerances import SAME_SUM
 
 pytestmark = pytest.mark.slow  # a process of its own, which compiles a dozen fits
@@ -94,11 +93,7 @@ def child():
 
 @pytest.fixture(scope="module")
 def answers():
-    done = subprocess.run(
-        [sys.executable, "-W", "error", __file__], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return answers_of(__file__)
 
 
 def test_two_devices(answers):
