@@ -32,6 +32,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MOST_MAPS = 20_000
 gc.freeze()  # what is imported stays, and need not be looked at again
+gc.set_threshold(50_000, 20, 50)  # tracing makes many objects, few of them in cycles
+MOST_PROGRAMS = 100  # of a test: each costs some 50 ms, nearly all of the time that tests take
 TESTS_PER_LOOK = 10
 
 
@@ -53,7 +55,28 @@ class Housekeeping:
     """What is done after every test, and after every example of a docstring, wherever it stands."""
 
     def __init__(self):
-        self.count = 0
+        self.count = self.num_compiled = 0
+        self.is_whole = False
+        jax.monitoring.register_event_duration_secs_listener(self.note)
+
+    def note(self, event, duration_secs, **kwargs):
+        """Count the programs that are compiled."""
+        del duration_secs, kwargs
+        self.num_compiled += event == "/jax/core/compile/backend_compile_duration"
+
+    def pytest_collection_finish(self, session):
+        """A test that runs alone also compiles what others would have left for it."""
+        self.is_whole = len(session.items) >= 1_000
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item):
+        """Fail a test that compiles too much: let it compute in NumPy, or in one `jax.jit`."""
+        before = self.num_compiled
+        result = yield
+        num = self.num_compiled - before
+        if self.is_whole and num > MOST_PROGRAMS and not item.get_closest_marker("slow"):
+            pytest.fail(f"compiled {num} programs, more than {MOST_PROGRAMS}", pytrace=False)
+        return result
 
     def pytest_runtest_teardown(self):
         """Close figures; forget programs in time: Linux kills who maps memory 65,530 times.

@@ -312,6 +312,7 @@ def test_lanes_are_loops(x64):
             np.testing.assert_array_equal(a[i], b)
 
 
+@pytest.mark.slow  # operation by operation: 337 programs
 def test_compiled_is_eager(x64):
     x, y, c = few_values(9, n=10, d=2, missing=0.2)
     compiled = dt.grow(x, y, c, num_classes=3, depth=1).params

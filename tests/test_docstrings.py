@@ -14,6 +14,7 @@ MODULES = [
     if not found.name.rpartition(".")[2].startswith("_")
 ]
 INTERNAL = {
+    "jaxprob.models.kernels.density",
     "jaxprob.data.checks",
     "jaxprob.fit.arguments",
     "jaxprob.fit.eager",

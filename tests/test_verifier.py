@@ -376,10 +376,10 @@ def test_functions_of_the_host_are_told_apart():
 
 
 @pytest.mark.slow
-def test_a_thousand_shapes_in_one_process():
-    """Linux ends a process that maps memory 65,530 times."""
+def test_many_shapes_in_one_process():
+    """Linux ends a process that maps memory 65,530 times, which 250 calls once did."""
     maps = []
-    for n in range(1, 1001):
+    for n in range(1, 401):
         w, x = np.ones(2, "float32"), np.ones((n, 2), "float32")
         assert_gradients_match(
             lambda w, x: jnp.sum((x @ w) ** 2), lambda w, x: 2 * (x @ w) @ x, w, x, hard=False
@@ -387,7 +387,7 @@ def test_a_thousand_shapes_in_one_process():
         if n % 100 == 0:
             with open("/proc/self/maps", "rb") as lines:
                 maps.append(sum(1 for _ in lines))
-    assert maps[-1] - maps[0] < 2_000
+    assert maps[-1] - maps[0] < 600
 
 
 def test_rounding_scale_is_the_size_of_the_summands(x64):

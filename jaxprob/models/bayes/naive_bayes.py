@@ -272,6 +272,7 @@ def information(
     return jax.vmap(column, out_axes=1)(jnp.eye(len(theta), dtype=theta.dtype))
 
 
+@compiled("features")
 def log_prior(params: Params, *, smoothing: float, features: tuple[Family, ...]) -> Array:
     """The log-prior under which the smoothed fit is the maximum a posteriori, up to a constant.
 

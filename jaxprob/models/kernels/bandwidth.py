@@ -181,6 +181,7 @@ def _isj(values: Array, weights: Array | None, *, grid: int) -> tuple[Array, Arr
     return jnp.where(both, length * jnp.exp(log_t[1] / 2), thumb), both
 
 
+@compiled()
 def _spread_and_count(points: Array, weights: Array | None) -> tuple[Array, Array]:
     """The standard deviation (d,) of each column, and n_eff."""
     w = jnp.ones(points.shape[0], points.dtype) if weights is None else weights

@@ -29,7 +29,8 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxprob.models.kernels.arguments import check_points
-from jaxprob.models.kernels.sums import Bandwidth, in_blocks, inverse_factor, leave_one_out
+from jaxprob.models.kernels.factor import Bandwidth, inverse_factor
+from jaxprob.models.kernels.sums import in_blocks, leave_one_out
 from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.control import if_any
 from jaxprob.numerics.passes import at_a_time

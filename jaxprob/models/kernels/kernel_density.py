@@ -69,8 +69,8 @@ from jaxprob.contract import (
 from jaxprob.models import kernels
 from jaxprob.models.kernels import Bandwidth as Params
 from jaxprob.models.kernels import Grid as Grid
+from jaxprob.models.kernels import density
 from jaxprob.models.kernels import interpolate as interpolate
-from jaxprob.models.kernels import inverse_factor as factor_of
 from jaxprob.models.kernels import isj as isj
 from jaxprob.models.kernels import scott as scott
 from jaxprob.models.kernels import silverman as silverman
@@ -83,23 +83,18 @@ from jaxprob.models.kernels.mirrors import (
     Bounds,
     checked_bounds,
     expected,
-    folded,
     images_of,
-    inside,
     valid,
 )
 from jaxprob.models.kernels.naming import parameter_names as parameter_names
-from jaxprob.models.kernels.queries import check_one, matrix, of_spread
+from jaxprob.models.kernels.queries import check_one, of_spread
 from jaxprob.models.kernels.queries import conditional as conditional
 from jaxprob.models.kernels.queries import covariance as covariance
 from jaxprob.models.kernels.queries import marginal as marginal
 from jaxprob.models.kernels.queries import of_bandwidth as of_bandwidth
 from jaxprob.models.kernels.queries import on_grid as on_grid
 from jaxprob.models.kernels.start import best_multiple, coincide
-from jaxprob.numerics import logsumexp
-from jaxprob.numerics.components import inverse_of_lower
 from jaxprob.numerics.products import matmul
-from jaxprob.runtime.compilation import compiled
 
 BANDWIDTHS = ("scalar", "diagonal", "full")
 
@@ -174,20 +169,9 @@ def log_prob(
     """
     check_points(points, weights)
     check_kernel(kernel)
-    d, bounds = points.shape[1], checked_bounds(bounds)
-    check_one(x, d)
-    c = jnp.ones(len(points), x.dtype) if weights is None else weights
-    factor = matrix(params, d)
-    images = jnp.stack([image[0] for image in images_of(x[None, :], bounds)])
-    z = matmul(images[:, None, :] - points[None, :, :], factor.T)
-    squared = jnp.sum(z**2, axis=-1)
-    head = jnp.sum(jnp.log(jnp.diagonal(factor))) - kernels.log_normaliser(kernel, d)
-    if kernel in kernels.COMPACT:
-        log_sum = jnp.log(jnp.sum(c[None, :] * kernels.shape(squared, kernel)))
-    else:
-        log_sum = logsumexp((jnp.log(c)[None, :] + kernels.log_shape(squared, kernel)).ravel())
-    value = log_sum + head - jnp.log(jnp.sum(c))
-    return jnp.where(inside(x[None, :], bounds)[0], value, -jnp.inf)
+    check_one(x, points.shape[1])
+    bounds = checked_bounds(bounds)
+    return density.of_one(params, x, points, weights, kernel=kernel, bounds=bounds)
 
 
 def log_density(
@@ -218,13 +202,9 @@ def log_density(
         -1.4189
     """
     check_points(points, weights, queries)
-    factor, bounds = factor_of(params, points.shape[1]), checked_bounds(bounds)
-    each = [
-        kernels.log_density(image, points, factor, weights, kernel=kernel)
-        for image in images_of(queries, bounds)
-    ]
-    together = each[0] if len(each) == 1 else logsumexp(jnp.stack(each, axis=1))
-    return jnp.where(inside(queries, bounds), together, -jnp.inf)
+    check_kernel(kernel)
+    bounds = checked_bounds(bounds)
+    return density.of_many(params, queries, points, weights, kernel=kernel, bounds=bounds)
 
 
 def grad_log_density(
@@ -253,8 +233,8 @@ def grad_log_density(
         [[-1.5]]
     """
     check_points(points, weights, queries)
-    factor = factor_of(params, points.shape[1])
-    return kernels.grad_log_density(queries, points, factor, weights, kernel=kernel)
+    check_kernel(kernel)
+    return density.gradient(params, queries, points, weights, kernel=kernel)
 
 
 def log_likelihood(
@@ -282,8 +262,9 @@ def log_likelihood(
         -1.8379
     """
     check_points(x, weights, name="x")
-    images = images_of(x, checked_bounds(bounds))[1:]
-    return kernels.leave_one_out(params, x, weights, kernel=kernel, images=images)
+    check_kernel(kernel)
+    bounds = checked_bounds(bounds)
+    return density.of_the_others(params, x, weights, kernel=kernel, bounds=bounds)
 
 
 def grad_log_likelihood(
@@ -380,31 +361,8 @@ def sample(
     check_points(points, weights)
     check_kernel(kernel)
     check_number("num", num, least=0)
-    drawn = _drawn(params, key, points, weights, num=num, kernel=kernel)
-    return folded(drawn, checked_bounds(bounds))
-
-
-@compiled("num", "kernel")
-def _drawn(
-    params: Params, key: Array, points: Array, weights: Array | None, *, num: int, kernel: str
-) -> Array:
-    """Draw examples where there are no bounds."""
-    d, dtype = points.shape[1], points.dtype
-    which, direction, length = jax.random.split(key, 3)
-    share = None if weights is None else weights / jnp.sum(weights)
-    centers = points[jax.random.choice(which, len(points), (num,), p=share)]
-    z = jax.random.normal(direction, (num, d), dtype)
-    if kernel != "gaussian":
-        squared = jnp.sum(z**2, axis=1)
-        if kernel == "exponential":
-            radius = jax.random.gamma(length, float(d), (num,), dtype)
-        elif kernel == "tophat":
-            radius = jax.random.uniform(length, (num,), dtype) ** (1 / d)
-        else:
-            radius = jnp.sqrt(jax.random.beta(length, d / 2, 2.0, (num,), dtype))
-        z = z * (radius / jnp.sqrt(squared))[:, None]
-    root = inverse_of_lower(matrix(params, d))
-    return centers + matmul(z, root.T)
+    bounds = checked_bounds(bounds)
+    return density.drawn(params, key, points, weights, num=num, kernel=kernel, bounds=bounds)
 
 
 def model(kernel: str = "gaussian", bandwidth: str = "diagonal", *, bounds: Any = None) -> Model:

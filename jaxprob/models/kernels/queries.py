@@ -20,6 +20,7 @@ from jaxprob.models.kernels.arguments import (
 from jaxprob.numerics import logsumexp
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower
 from jaxprob.numerics.products import matmul
+from jaxprob.runtime.compilation import compiled
 
 
 def of_bandwidth(bandwidth: Any) -> Params:
@@ -61,6 +62,7 @@ def of_bandwidth(bandwidth: Any) -> Params:
     return params
 
 
+@compiled("d")
 def covariance(params: Params, d: int) -> Array:
     """The covariance (AᵀA)⁻¹ of Gaussian kernels; of others it is a multiple of this.
 
@@ -99,6 +101,12 @@ def marginal(params: Params, points: Array, columns: Sequence[int]) -> tuple[Par
     """
     check_points(points)
     index = check_columns("columns", columns, points.shape[1])
+    return _marginal(params, points, columns=tuple(index.tolist()))
+
+
+@compiled("columns")
+def _marginal(params: Params, points: Array, *, columns: tuple[int, ...]) -> tuple[Params, Array]:
+    index = np.array(columns)
     some = covariance(params, points.shape[1])[index[:, None], index[None, :]]
     return _of_covariance(some), points[:, index]
 
@@ -140,12 +148,25 @@ def conditional(
     check_points(points, weights)
     d = points.shape[1]
     given = check_columns("columns", columns, d)
-    rest = np.setdiff1d(np.arange(d), given)
-    if not len(rest):
+    if len(given) == d:
         raise ValueError(f"columns: expected fewer than {d}, so that some are left, got {columns}")
     values = jnp.asarray(values, points.dtype)
     if values.shape != given.shape:
         raise ValueError(f"values: expected shape {given.shape}, as columns, got {values.shape}")
+    return _conditional(params, points, values, weights, columns=tuple(given.tolist()))
+
+
+@compiled("columns")
+def _conditional(
+    params: Params,
+    points: Array,
+    values: Array,
+    weights: Array | None,
+    *,
+    columns: tuple[int, ...],
+) -> tuple[Params, Array, Array]:
+    d, given = points.shape[1], np.array(columns)
+    rest = np.setdiff1d(np.arange(d), given)
     away = values[None, :] - points[:, given]
     spread = covariance(params, d)
     factor = inverse_factor(spread[given[:, None], given[None, :]])

@@ -34,8 +34,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxprob.models.kernels.factor import Bandwidth, inverse_factor
 from jaxprob.models.kernels.kernel import COMPACT
-from jaxprob.models.kernels.sums import Bandwidth, inverse_factor, leave_one_out, without_each
+from jaxprob.models.kernels.sums import leave_one_out, without_each
 from jaxprob.numerics.products import matmul
 from jaxprob.runtime.compilation import compiled
 

@@ -33,7 +33,7 @@ Source: Silverman, Density Estimation for Statistics and Data Analysis, 1986, se
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,7 @@ from jaxprob.models.kernels.blocks import (
     sizes,
 )
 from jaxprob.models.kernels.distances import coordinates, exact_distances, pairwise_products
+from jaxprob.models.kernels.factor import Bandwidth, inverse_factor
 from jaxprob.models.kernels.kernel import (
     COMPACT,
     check_kernel,
@@ -73,47 +74,6 @@ _UNROLLED = 8  # columns, up to which a squared distance is written out
 _PRODUCTS = 3  # columns, from which on distances as matrix products are faster
 _LARGE = 80.0  # whose exponential is finite
 _LOSS = {"float64": 1e-11, "float32": 1e-4}  # that rounding may make of a logarithm
-
-
-class Bandwidth(NamedTuple):
-    """How wide the kernels are.
-
-    Attributes:
-        log_scale: (1,) one for all columns, or (d,).
-        lower: (d(d-1)/2,) of A, row by row; (0,) where A is diagonal.
-    """
-
-    log_scale: Array
-    lower: Array
-
-
-def inverse_factor(bandwidth: Bandwidth, d: int) -> Array:
-    """The matrix A that differences are multiplied by.
-
-    Args:
-        bandwidth: Bandwidth.
-        d: number of columns.
-
-    Returns:
-        (d, d) lower triangular, or (d,) where it is diagonal.
-
-    Raises:
-        ValueError: for the bandwidth of another number of columns.
-
-    Example:
-        >>> inverse_factor(Bandwidth(jnp.zeros(2), jnp.array([3.0])), 2).tolist()
-        [[1.0, 0.0], [3.0, 1.0]]
-    """
-    scales, below = bandwidth.log_scale.shape, bandwidth.lower.shape
-    if scales not in ((1,), (d,)) or below not in ((0,), (d * (d - 1) // 2,)):
-        raise ValueError(
-            f"bandwidth: expected that of {d} columns, with log_scale of shape (1,) or ({d},) and "
-            f"lower of shape (0,) or ({d * (d - 1) // 2},), got {scales} and {below}"
-        )
-    scale = jnp.broadcast_to(jnp.exp(-bandwidth.log_scale), (d,))
-    if bandwidth.lower.shape[0] == 0:
-        return scale
-    return jnp.diag(scale).at[np.tril_indices(d, -1)].set(bandwidth.lower)
 
 
 def log_density(
@@ -143,6 +103,13 @@ def log_density(
         -1.4189
     """
     _check(queries, points, factor, weights, kernel)
+    return _log_density(queries, points, factor, weights, kernel=kernel)
+
+
+@compiled("kernel")
+def _log_density(
+    queries: Array, points: Array, factor: Array, weights: Array | None, *, kernel: str
+) -> Array:
     w = _or_ones(weights, points)
     head = _log_det(factor) - log_normaliser(kernel, points.shape[1]) - jnp.log(jnp.sum(w))
     return _log_sums(queries, points, w, factor, kernel, False) + head
@@ -173,6 +140,13 @@ def grad_log_density(
         [[-1.5]]
     """
     _check(queries, points, factor, weights, kernel)
+    return _grad_log_density(queries, points, factor, weights, kernel=kernel)
+
+
+@compiled("kernel")
+def _grad_log_density(
+    queries: Array, points: Array, factor: Array, weights: Array | None, *, kernel: str
+) -> Array:
     w = _or_ones(weights, points)
     pull = in_blocks(queries, points, w, factor, kernel, False, 1)[1]
     pull = pull * factor[None, :] if factor.ndim == 1 else matmul(pull, factor)
@@ -206,6 +180,13 @@ def leave_one_out(
     """
     check_points(points, weights)
     check_kernel(kernel)
+    return _leave_one_out(bandwidth, points, weights, tuple(images), kernel=kernel)
+
+
+@compiled("kernel")
+def _leave_one_out(
+    bandwidth: Bandwidth, points: Array, weights: Array | None, images: tuple, *, kernel: str
+) -> Array:
     w, factor = _or_ones(weights, points), inverse_factor(bandwidth, points.shape[1])
     every = [_log_sums(seen, points, w, factor, kernel, True) for seen in (points, *images)]
     log_sums = logsumexp(jnp.stack(every, axis=1)) if images else every[0]
@@ -236,6 +217,7 @@ def leave_one_out_and_grad(
 
 
 @jax.custom_jvp
+@compiled()
 def _by_hand(bandwidth: Bandwidth, points: Array, w: Array) -> tuple[Array, Bandwidth]:
     d = points.shape[1]
     order = jnp.argsort(points[:, 0])  # what is done at a time is then near its centre

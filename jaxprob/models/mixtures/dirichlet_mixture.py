@@ -217,6 +217,7 @@ def bound(params: Params, x: Array, weights: Array | None = None) -> Array:
     return total_over_blocks(of_block, params, x, weights)
 
 
+@compiled("prior", "alpha", "alpha_prior")
 def log_prior(
     params: Params,
     moments: Moments | None = None,
@@ -286,6 +287,19 @@ def elbo(
     prior = normal_wishart.prior(
         location=location, mean_count=mean_count, scale=scale, degrees=degrees
     )
+    return _elbo(params, x, weights, prior=prior, alpha=alpha, alpha_prior=alpha_prior)
+
+
+@compiled("prior", "alpha", "alpha_prior")
+def _elbo(
+    params: Params,
+    x: Array,
+    weights: Array | None,
+    *,
+    prior: BaseMeasure,
+    alpha: float | None,
+    alpha_prior: tuple[float, float],
+) -> Array:
     moments = priors.moments_of(prior, x, weights)
     against = log_prior(params, moments, prior=prior, alpha=alpha, alpha_prior=alpha_prior)
     return bound(params, x, weights) + against

@@ -158,6 +158,21 @@ def padded_init(
         >>> padded_init(None, x, counts=(1, 2)).weights.shape
         (2, 2)
     """
+    settings = {"covariance": covariance, "missing": missing, "start": start}
+    return _padded_init(key, x, weights, counts=tuple(counts), **settings)
+
+
+@compiled("counts", "covariance", "missing", "start")
+def _padded_init(
+    key: Array | None,
+    x: Array,
+    weights: Array | None,
+    *,
+    counts: tuple[int, ...],
+    covariance: str,
+    missing: bool,
+    start: str,
+) -> Params:
     first = centers_for(key, x, weights, max(counts), covariance, missing, start)
     numbers = jnp.asarray(counts, jnp.int32)
     return jax.vmap(lambda active: around(first, active, covariance))(numbers)
@@ -264,6 +279,7 @@ def log_likelihood_and_grad(
     return value, of_statistics(params, sums)
 
 
+@compiled("prior_count", "prior_scale")
 def log_prior(
     params: Params,
     variances: Array | None = None,

@@ -133,6 +133,15 @@ def log_prob(
     _check(params, points, labels, weights, num_classes, smoothing)
     if jnp.shape(x) != points.shape[1:]:
         raise ValueError(f"x: expected shape {points.shape[1:]}, got {jnp.shape(x)}")
+    votes_of = points, labels, weights
+    return _log_prob(params, x, y, votes_of, num_classes=num_classes, smoothing=smoothing)
+
+
+@compiled("num_classes", "smoothing")
+def _log_prob(
+    params: Params, x: Array, y: Array, votes_of: tuple, *, num_classes: int, smoothing: float
+) -> Array:
+    points, labels, weights = votes_of
     c = jnp.ones(len(points), x.dtype) if weights is None else weights
     squared = jnp.sum(((x[None, :] - points) / unit_of(points, c > 0)) ** 2, axis=1)
     order = jnp.argsort(squared)
@@ -184,10 +193,19 @@ def predict_log_proba(
     """
     _check(params, points, labels, weights, num_classes, smoothing, queries=queries)
     check_number("max_neighbours", max_neighbours, least=1)
-    c = jnp.ones(len(points), points.dtype) if weights is None else weights
     num = min(max_neighbours + _TIES, len(points))
     if weights is None:
         check_enough(params.num_neighbours, num, None, most="max_neighbours")
+    votes_of, settings = (points, labels, weights), {"smoothing": smoothing, "num": num}
+    return _log_proba(params, queries, votes_of, num_classes=num_classes, **settings)
+
+
+@compiled("num_classes", "smoothing", "num")
+def _log_proba(
+    params: Params, queries: Array, votes_of: tuple, *, num_classes: int, smoothing: float, num: int
+) -> Array:
+    points, labels, weights = votes_of
+    c = jnp.ones(len(points), points.dtype) if weights is None else weights
     distance, index = nearest(queries, points, num, c > 0)
     votes = _votes(params.num_neighbours, distance, index, labels, c, num_classes)
     return _log_shares(votes, smoothing)

@@ -147,6 +147,11 @@ def log_prob(params: Params, x: Array, points: Array, weights: Array | None = No
     check_enough(params.num_neighbours, len(points), weights)
     if jnp.shape(x) != points.shape[1:]:
         raise ValueError(f"x: expected shape {points.shape[1:]}, got {jnp.shape(x)}")
+    return _log_prob(params, x, points, weights)
+
+
+@compiled()
+def _log_prob(params: Params, x: Array, points: Array, weights: Array | None) -> Array:
     c = _or_ones(weights, points)
     unit = unit_of(points, c > 0)
     distance = unit * jnp.sqrt(jnp.sum(((x[None, :] - points) / unit) ** 2, axis=1))
@@ -422,7 +427,7 @@ def _next(
     return jnp.where(radius == 0, within, k), jnp.where(radius == 0, least, radius)
 
 
-@jax.jit
+@compiled()
 def _of_distances(
     params: Params, distance: Array, index: Array, queries: Array, points: Array, c: Array
 ) -> Array:

@@ -125,6 +125,7 @@ def init(
     )
 
 
+@compiled()
 def log_prob(params: Params, x: Array, y: Array, *, smoothing: float = SMOOTHING) -> Array:
     """The log-probability of the label of one example (equation 3.23).
 

@@ -101,6 +101,7 @@ def init(
     return jax.tree.map(lambda a: jnp.broadcast_to(a[None], (num_trees, *a.shape)), one)
 
 
+@compiled()
 def log_prob(params: Params, x: Array, y: Array, *, smoothing: float = SMOOTHING) -> Array:
     """The log-probability of the label of one example (equation 3.27).
 

@@ -64,6 +64,12 @@ def marginal(params: Params, columns: Sequence[int]) -> Params:
         [[2.0]]
     """
     index = check_columns("columns", columns, params.means.shape[1])
+    return _marginal(params, columns=tuple(index.tolist()))
+
+
+@compiled("columns")
+def _marginal(params: Params, *, columns: tuple[int, ...]) -> Params:
+    index = np.array(columns)
     means = params.means[:, index]
     if is_diagonal(params):
         log_scale = jnp.broadcast_to(params.log_scale, params.means.shape)[:, index]
@@ -94,11 +100,17 @@ def conditional(params: Params, columns: Sequence[int], values: Array) -> Params
     """
     d = params.means.shape[1]
     given = check_columns("columns", columns, d)
-    rest = np.setdiff1d(np.arange(d), given)
-    if not len(rest):
+    if len(given) == d:
         raise ValueError(f"columns: expected fewer than {d}, so that some are left, got {columns}")
     values = jnp.asarray(values, params.means.dtype)
-    logits = log_joint(marginal(params, list(given)), values[None], missing=False)[:, 0]
+    return _conditional(params, values, columns=tuple(given.tolist()))
+
+
+@compiled("columns")
+def _conditional(params: Params, values: Array, *, columns: tuple[int, ...]) -> Params:
+    given = np.array(columns)
+    rest = np.setdiff1d(np.arange(params.means.shape[1]), given)
+    logits = log_joint(_marginal(params, columns=columns), values[None], missing=False)[:, 0]
     away = values[None, :] - params.means[:, given]
     precision = factor_matrices(params)
     precision = matmul(precision.mT, precision)
