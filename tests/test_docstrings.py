@@ -17,6 +17,7 @@ INTERNAL = {
     "jaxprob.models.kernels.density",
     "jaxprob.data.checks",
     "jaxprob.fit.arguments",
+    "jaxprob.fit.asking",
     "jaxprob.fit.eager",
     "jaxprob.fit.outcome",
     "jaxprob.fit.plan",

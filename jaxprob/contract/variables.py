@@ -80,9 +80,11 @@ class Classes:
 
     def expected(self, y: np.ndarray) -> str:
         """In words."""
-        bad = y[(y < 0) | (y >= self.num) | (y != np.floor(y))][0]
+        bad, row = _first(y, (y < 0) | (y >= self.num) | (y != np.floor(y)))
         hint = "numpy.unique(y, return_inverse=True)[1] makes such labels"
-        if bad == self.num:
+        if bad != bad:
+            bad, hint = f"{bad} in row {row}", _DROP
+        elif bad == self.num:
             hint = f"for labels 1..{self.num} pass y - 1"
         elif bad == -1 and self.num == 2:
             hint = "for labels -1 and 1 pass (y + 1) // 2"
@@ -123,8 +125,8 @@ class Counts:
 
     def expected(self, y: np.ndarray) -> str:
         """In words."""
-        bad = y[~((y >= 0) & (y == np.floor(y)) & np.isfinite(y))][0]
-        return f"expected whole numbers of at least 0, got {bad}; drop such rows"
+        bad, row = _first(y, ~((y >= 0) & (y == np.floor(y)) & np.isfinite(y)))
+        return f"expected whole numbers of at least 0, got {bad} in row {row}; {_DROP}"
 
     def alone(self, y: Any, weights: Any) -> Any:
         """() NaN."""
@@ -167,8 +169,8 @@ class Real:
 
     def expected(self, y: np.ndarray) -> str:
         """In words."""
-        bad = y[~((y > self.low) & (y < self.high))][0]
-        return f"expected finite {self.words}, got {bad}; drop such rows"
+        bad, row = _first(y, ~((y > self.low) & (y < self.high)))
+        return f"expected finite {self.words}, got {bad} in row {row}; {_DROP}"
 
     def alone(self, y: Any, weights: Any) -> Any:
         """() NaN."""
@@ -258,6 +260,15 @@ class Variables:
     def is_conditional(self) -> bool:
         """Whether x is given: then there is a model without features, to compare with."""
         return "x" in dict(self.given)
+
+
+_DROP = "drop such rows"
+
+
+def _first(y: np.ndarray, bad: np.ndarray) -> tuple[Any, int]:
+    """The first bad entry, and its row."""
+    row = int(np.flatnonzero(bad.reshape(len(y), -1).any(axis=1))[0])
+    return y[row][bad[row]].ravel()[0], row
 
 
 def _is_floating(a: Any) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 from jax import Array
 
 from jaxprob.data.loading import to_device
+from jaxprob.data.schema import feature_names
+from jaxprob.data.tables import numbers_of
 
 _HINTS = {
     "O": "a numeric array: convert or encode its text and missing entries first",
@@ -22,48 +24,6 @@ _HINTS = {
     "m": "numbers: divide the differences of time by a unit",
     "V": "a plain numeric array, not one of records",
 }
-
-
-def feature_names(x: Any) -> tuple[str, ...] | None:
-    """The column names of a DataFrame, of any library.
-
-    Args:
-        x: anything.
-
-    Returns:
-        The names as strings, or None where x has no columns.
-
-    Example:
-        >>> feature_names([[1.0, 2.0]]) is None
-        True
-    """
-    columns = getattr(x, "column_names", getattr(x, "columns", None))  # pyarrow has both
-    return None if columns is None else tuple(str(c) for c in columns)
-
-
-def check_features(x: Any, fitted: tuple[str, ...] | None, width: int | None) -> None:
-    """Raise a ValueError unless x has the columns that were fitted, in their order.
-
-    Args:
-        x: (n, d); only a DataFrame has names.
-        fitted: the names of the features of a fit, None where it has none.
-        width: how many features it has, None where that is not known.
-
-    Raises:
-        ValueError: with what was fitted and what is there.
-
-    Example:
-        >>> check_features([[1.0, 2.0]], ("age", "dose"), 2)
-    """
-    names, shape = feature_names(x), np.shape(x)
-    if width is not None and (len(shape) != 2 or shape[1] != width):
-        raise ValueError(f"x: expected {width} columns, as were fitted, got shape {shape}")
-    if names is None or fitted is None or names == fitted:
-        return
-    hint = ""
-    if sorted(names) == sorted(fitted):
-        hint = "; pass x[list(fit.feature_names)]"
-    raise ValueError(f"x: expected the columns that were fitted, {fitted}, got {names}{hint}")
 
 
 def as_array(name: str, value: Any, *, shape: str, ndim: int) -> Array:
@@ -126,14 +86,20 @@ def check_array(name: str, value: Any, *, shape: str, ndim: int) -> Array | np.n
         raise ValueError(
             f"{name}: expected an array {shape}, got rows of different lengths"
         ) from error
+    of_objects = host.dtype == object and host.ndim == ndim
+    if of_objects:
+        host = numbers_of(name, value, feature_names(value))
+    if not host.dtype.isnative:
+        host = host.astype(host.dtype.newbyteorder("="))
     _check_dtype(name, host.dtype)
     _check_axes(name, host, shape, ndim)
     typed = hasattr(value, "dtype") or hasattr(value, "columns")  # a list promises no precision
     if host.dtype == np.float64 and not _in_float64():
         with np.errstate(over="ignore"):  # to inf, which the check of the values names
             rounded = host.astype(np.float32)
-        loses = name != "y" or not np.array_equal(rounded, host, equal_nan=True)
-        if typed and loses:  # labels and counts lose nothing
+        exact = name == "y" or of_objects  # labels, counts and the like, which lose nothing
+        loses = not (exact and np.array_equal(rounded, host, equal_nan=True))
+        if typed and loses:
             with OneWarning() as told:
                 told.names[name] = None
         host = rounded

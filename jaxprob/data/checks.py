@@ -10,8 +10,10 @@ from jax import Array
 from jax.core import Tracer
 
 from jaxprob.contract import Variables
-from jaxprob.data.arrays import OneWarning, check_array, feature_names
+from jaxprob.data.arrays import OneWarning, check_array
+from jaxprob.data.labels import encoded
 from jaxprob.data.loading import load
+from jaxprob.data.schema import Schema, feature_names
 from jaxprob.numerics.passes import total
 from jaxprob.runtime.compilation import eager_jit
 
@@ -23,7 +25,12 @@ class Data(NamedTuple):
     y: Array | None  # (n,), None where the model has none
     weights: Array | None  # (n,) of x's dtype
     offset: Array | None  # (n,) or (n, K) of x's dtype
-    feature_names: tuple[str, ...] | None
+    schema: Schema
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns of a DataFrame; None where there were none."""
+        return self.schema.features
 
 
 class Violations(NamedTuple):
@@ -166,7 +173,7 @@ def check_data(
         [1, 0]
     """
     with OneWarning():
-        names = feature_names(x)
+        names, classes = feature_names(x), None
         x = check_array("x", x, shape="(n, d)", ndim=2)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(jnp.result_type(float))
@@ -175,6 +182,8 @@ def check_data(
             raise ValueError(f"x: expected at least one example, got shape {x.shape}")
         check_is_wanted(y, variables)
         if y is not None:
+            if variables.num_classes is not None:
+                y, classes = encoded(y, variables.num_classes)
             y = check_array("y", y, shape="(n,)", ndim=1)
             check_length("y", y, n)
         if weights is not None:
@@ -182,20 +191,20 @@ def check_data(
             check_length("weights", weights, n)
         if offset is not None:
             offset = _check_offset(offset, n, variables).astype(x.dtype)
-    arrays = x, y, weights, offset
+    arrays, schema = (x, y, weights, offset), Schema(x.shape[1], names, classes)
 
     def check() -> None:
-        _check_values(*arrays, variables=variables, names=names)
+        _check_values(*arrays, variables=variables, schema=schema)
 
     def prepare() -> None:
         if meanwhile is not None and not any(isinstance(a, Array) for a in arrays):
             shapes: Any = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arrays)
-            meanwhile(Data(*shapes, feature_names=names))
+            meanwhile(Data(*shapes, schema=schema))
 
     x, y, weights, offset = load(list(arrays), check=check, meanwhile=prepare)
     if variables.y is not None:
         y = variables.y.cast(y, x.dtype, jnp)
-    return Data(x, y, weights, offset, names)
+    return Data(x, y, weights, offset, schema)
 
 
 def _check_values(
@@ -205,7 +214,7 @@ def _check_values(
     offset: Any,
     *,
     variables: Variables,
-    names: tuple[str, ...] | None,
+    schema: Schema,
 ) -> None:
     """Raise a ValueError for values out of range, unless one of the arrays is a tracer.
 
@@ -221,11 +230,11 @@ def _check_values(
     else:
         found, enough = jax.device_get(_seen(*load(list(arrays)), variables=variables))
     if any(found):
-        _raise(found, Data(x, y, weights, offset, names), variables)
+        _raise(found, Data(x, y, weights, offset, schema), variables)
     if not enough:
         host = None if weights is None else np.asarray(weights)
         assert variables.x.lacking is not None  # it has said that they do not suffice
-        raise ValueError(variables.x.lacking(np.asarray(x), host, names))
+        raise ValueError(variables.x.lacking(np.asarray(x), host, schema.features))
 
 
 def host_view(a: Any) -> np.ndarray | None:

@@ -8,8 +8,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxprob.data.arrays import OneWarning, as_array, feature_names
+from jaxprob.data.arrays import OneWarning, as_array
 from jaxprob.data.checks import Data, check_length
+from jaxprob.data.schema import Schema, feature_names
 
 
 def shard(
@@ -62,4 +63,4 @@ def shard(
         return jax.device_put(a, place)
 
     offset = None if offset is None else spread(offset)
-    return Data(spread(x), spread(y), spread(weights), offset, names)
+    return Data(spread(x), spread(y), spread(weights), offset, Schema(x.shape[1], names))

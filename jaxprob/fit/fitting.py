@@ -101,7 +101,7 @@ def fit(
     )
     exact, problem, theta, solvers, traced = planned(data)
     if traced:
-        return traced_fit(problem, theta, solvers[0], data.feature_names, trace)
+        return traced_fit(problem, theta, solvers[0], data.schema, trace)
     outcome = first_that_converges(solvers, problem, theta, trace)
     source = Source(model, *exact.data, exact.centre, problem)
-    return report_of(problem, outcome, data.feature_names, source)
+    return report_of(problem, outcome, data.schema, source)

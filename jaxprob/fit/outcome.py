@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.contract import Status
+from jaxprob.data.schema import Schema
 from jaxprob.fit.result import Fit, Kept, Source
 from jaxprob.models.regression.certificates import together
 from jaxprob.numerics.passes import count, total
@@ -95,7 +96,7 @@ def conditions(problem: Problem, theta: Array, grad: Array) -> Array:
 def report_of(
     problem: Problem,
     outcome: Outcome,
-    feature_names: tuple[str, ...] | None,
+    schema: Schema,
     source: Source | None,
     kept: Kept | None = None,
 ) -> Fit:
@@ -117,7 +118,7 @@ def report_of(
         trace=result.trace,
         kept=kept,
         model=problem.model,
-        feature_names=feature_names,
+        schema=schema,
         firth=problem.firth,
         source=source,
     )

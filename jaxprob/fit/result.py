@@ -5,11 +5,14 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
 from jaxprob.contract import Model, Status, Trait, is_usable
 from jaxprob.data.loading import picked
+from jaxprob.data.schema import UNNAMED, Schema
+from jaxprob.fit import asking
 from jaxprob.fit.arguments import default_for
 from jaxprob.fit.report import Report, report
 from jaxprob.numerics import linalg
@@ -93,7 +96,7 @@ class Fit:
         trace: the course of the run, where `fit` was asked for it.
         model: the model, static.
         firth: whether Firth's penalty was used, static.
-        feature_names: from the columns of a DataFrame, static; None where there were none.
+        schema: what the columns and classes are called, static.
 
     `information` and `null_log_likelihood` are computed when first asked for, from the data, of
     which a concrete fit keeps a copy where they were no arrays of JAX; inside `jit` and `vmap` they
@@ -115,7 +118,7 @@ class Fit:
     trace: Trace | None
     kept: Kept | None
     model: Model = field(repr=False)
-    feature_names: tuple[str, ...] | None = None
+    schema: Schema = UNNAMED
     firth: bool = False
     source: Source | ManySources | None = field(default=None, repr=False, compare=False)
     cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -189,9 +192,109 @@ class Fit:
         return replace(one, source=source)
 
     @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the columns of a DataFrame; None where there were none."""
+        return self.schema.features
+
+    @property
     def usable(self) -> Array:
         """Bool: whether it counts, as converged or as trained; one for each of many fits."""
         return is_usable(self.status)
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The labels (K,) that the columns of `predict_proba` are of; None without classes."""
+        num = self.model.variables.num_classes
+        if num is None:
+            return None
+        return np.arange(num) if self.schema.classes is None else np.array(self.schema.classes)
+
+    def predict(self, x: Any, *, offset: Any = None) -> Any:
+        """The most probable label of each example; its component for mixtures, the mean of numbers.
+
+        Args:
+            x: (n, d) features, with the columns that were fitted; those of a DataFrame are put in
+                their order.
+            offset: as of the fit; zero where None.
+
+        Returns:
+            (n,), or (B, n) for many fits: labels as they were when fitted, in an array of NumPy
+            where they were text or other numbers than 0, ..., K - 1.
+
+        Raises:
+            ValueError: for other columns than were fitted, and entries that are not finite.
+            TypeError: for a model that is a density alone.
+        """
+        return asking.predicted(self, x, offset)
+
+    def predict_log_proba(self, x: Any, *, offset: Any = None) -> Array:
+        """The log-probabilities of the classes, or components, of each example.
+
+        Args:
+            x: as of `predict`.
+            offset: as of `predict`.
+
+        Returns:
+            (n, K) nats, or (B, n, K) for many fits; columns are of `classes`.
+        """
+        return asking.log_proba(self, x, offset)
+
+    def predict_proba(self, x: Any, *, offset: Any = None) -> Array:
+        """The probabilities of the classes, or components, of each example.
+
+        Args:
+            x: as of `predict`.
+            offset: as of `predict`.
+
+        Returns:
+            (n, K), or (B, n, K) for many fits; columns are of `classes`.
+        """
+        return jnp.exp(asking.log_proba(self, x, offset))
+
+    def log_prob(self, x: Any, y: Any = None, *, offset: Any = None) -> Array:
+        """The log-probability of each example under the fit.
+
+        Args:
+            x: as of `predict`.
+            y: (n,) as of the fit; none for a density of x alone.
+            offset: as of `predict`.
+
+        Returns:
+            (n,) nats, or (B, n) for many fits.
+        """
+        return asking.log_probs(self, x, y, offset)
+
+    def score(self, x: Any, y: Any = None, *, weights: Any = None, offset: Any = None) -> Array:
+        """The mean log-probability of an example: the higher, the better.
+
+        Args:
+            x: as of `predict`.
+            y: as of `log_prob`.
+            weights: (n,) ≥ 0; one each where None.
+            offset: as of `predict`.
+
+        Returns:
+            () nats, or (B,) for many fits.
+        """
+        return asking.score(self, x, y, weights, offset)
+
+    def sample(
+        self, key: Array, x: Any = None, *, num: int | None = None, offset: Any = None
+    ) -> Any:
+        """Draw from the fitted model.
+
+        Args:
+            key: a typed PRNG key: `jax.random.key(0)`.
+            x: as of `predict`, for each row of which y is drawn, or x and y for a model of both;
+                none for a density of x alone.
+            num: how many draws, for each row of x where there is one.
+            offset: as of `predict`.
+
+        Returns:
+            y (n,), or (num, n), as numbers; a pair (x, y) for a model of both; x (num, d) for a
+            density. With a lane axis in front for many fits.
+        """
+        return asking.drawn(self, key, x, num, offset)
 
     def report(self) -> Report:
         """How many fits ended how, and why some did not converge; print it."""
@@ -207,7 +310,7 @@ class Fit:
         return cls(*leaves, *static)
 
 
-_STATIC = ("model", "feature_names", "firth")
+_STATIC = ("model", "schema", "firth")
 
 
 _LEAVES = tuple(f.name for f in fields(Fit) if f.name not in (*_STATIC, "source", "cache"))

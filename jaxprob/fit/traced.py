@@ -11,6 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from jaxprob.contract import Status, Trait
 from jaxprob.data import suffice, violations
+from jaxprob.data.schema import Schema
 from jaxprob.fit.eager import exact_evidence
 from jaxprob.fit.outcome import conditions, outcome_of, report_of
 from jaxprob.fit.plan import recentred
@@ -27,7 +28,7 @@ def traced_fit(
     problem: Problem,
     theta: Array | None,
     solver: Solver,
-    names: tuple[str, ...] | None,
+    schema: Schema,
     trace: bool,
 ) -> Fit:
     """The fit as part of the caller's program: differentiable, and with all checks at run time.
@@ -36,7 +37,7 @@ def traced_fit(
         problem: of which some arrays are tracers.
         theta: (p,) where to start, of the features as they are; where the model does if None.
         solver: how to minimise.
-        names: of the features.
+        schema: of the data.
         trace: whether to keep the course of the run.
 
     Returns:
@@ -44,7 +45,9 @@ def traced_fit(
     """
     SHELF.use(cast(Program, _program))
     with all_digits():
-        return _with_auto_axes(partial(_program, names=names, trace=trace), problem, theta, solver)
+        return _with_auto_axes(
+            partial(_program, schema=schema, trace=trace), problem, theta, solver
+        )
 
 
 def _with_auto_axes(
@@ -62,13 +65,13 @@ def _with_auto_axes(
         return auto(problem, theta, solver)  # pyright: ignore[reportCallIssue]
 
 
-@partial(jax.jit, static_argnames=["names", "trace"])
+@partial(jax.jit, static_argnames=["schema", "trace"])
 def _program(
     problem: Problem,
     begin: Array | None,
     solver: Solver,
     *,
-    names: tuple[str, ...] | None,
+    schema: Schema,
     trace: bool,
 ) -> Fit:
     problem = problem.prepared()
@@ -121,7 +124,7 @@ def _program(
     outcome = outcome._replace(result=outcome.result._replace(evidence=evidence))
     information = problem.information(theta) if Trait.CURVED in problem.offers else None
     kept = Kept(information, problem.back(), null_of(problem))
-    return report_of(problem, outcome, names, None, kept)
+    return report_of(problem, outcome, schema, None, kept)
 
 
 def _chosen(solver: Solver, problem: Problem, theta: Array, *, trace: bool) -> tuple[Array, Result]:

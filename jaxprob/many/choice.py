@@ -146,7 +146,7 @@ def choose_l2(
     whole = fit(
         model, data.x, data.y, weights=data.weights, offset=data.offset, l2=l2, solver=solver
     )
-    named = partial(replace, feature_names=data.feature_names)
+    named = partial(replace, schema=data.schema)
     whole, grid = named(whole), replace(grid, fits=named(grid.fits), whole=named(grid.whole))
     at_end = bool(at in (np.log(values[0]), np.log(values[-1])))
     return Choice(l2, whole, score, slope, at_end, grid)

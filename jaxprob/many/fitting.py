@@ -93,10 +93,10 @@ def fit_many(
             "fit_many: expected concrete arrays, got a tracer; inside jit use jax.vmap(jaxprob.fit)"
         )
     with eval_context():  # concrete arrays are fitted also while something else is traced
-        lanes, names = make_lanes(model, given, init, in_axes, key=key, firth=firth)
+        lanes, schema = make_lanes(model, given, init, in_axes, key=key, firth=firth)
         if solver is None:
             has_l1, has_l2 = l1 is not None, l2 is not None
             solver = default_solver(model, has_l1=has_l1, has_l2=has_l2, firth=firth)
         check_solver(solver, lanes.problem(0))
         lanes = lanes.recentred(solver)
-        return run(lanes, solver, names, memory_budget=memory_budget, progress=progress)
+        return run(lanes, solver, schema, memory_budget=memory_budget, progress=progress)

@@ -166,7 +166,7 @@ def fit_groups(
     back = np.argsort(np.concatenate(index))
     fits = jax.tree.map(lambda *a: jnp.concatenate(a)[back], *parts)
     source = _Members(model, Rows(*data[:4]), order, starts)
-    fits = replace(fits, source=source, feature_names=data.feature_names)
+    fits = replace(fits, source=source, schema=data.schema)
     return Groups(fits, values, sizes)
 
 

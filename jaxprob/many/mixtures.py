@@ -218,7 +218,7 @@ def mixture_search(
             memory_budget=memory_budget,
             progress=progress,
         )
-        fits.append(replace(found, feature_names=data.feature_names))
+        fits.append(replace(found, schema=data.schema))
         values.append(np.asarray(found.log_likelihood).reshape(shape))
         statuses.append(np.asarray(found.status).reshape(shape))
         icl.append([_entropy_of(found, m, num_starts, data) for m in range(len(counts))])

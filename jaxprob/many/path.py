@@ -135,9 +135,9 @@ def path(
             raise ValueError(f"values: expected shape (m,), at least one, got {values.shape}")
         l2 = values * (1 - l1_ratio) if l1_ratio < 1 else None
         l1 = values * l1_ratio if l1_ratio > 0 else None
-        lanes, names = make_lanes(model, rows | {"l2": l2, "l1": l1})
+        lanes, schema = make_lanes(model, rows | {"l2": l2, "l1": l1})
     grid = Grid(lanes.base, {name: np.asarray(a) for name, a in lanes.own.items()}, values, None)
-    fits, _ = fit_grid(grid, solver, names, memory_budget=memory_budget, progress=progress)
+    fits, _ = fit_grid(grid, solver, schema, memory_budget=memory_budget, progress=progress)
     return Path(fits, values, float(l1_ratio))
 
 

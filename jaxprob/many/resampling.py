@@ -294,7 +294,7 @@ def _resampled(
     return run(
         lanes,
         solver,
-        base.feature_names,
+        base.schema,
         start=start,
         memory_budget=memory_budget,
         progress=progress,

@@ -6,7 +6,7 @@ was found says how far to trust it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -171,6 +171,7 @@ def restarts(
         memory_budget=memory_budget,
         progress=progress,
     )
+    fits = replace(fits, schema=data.schema)
     return Restarts(fits, -np.asarray(fits.objective))
 
 

@@ -290,7 +290,7 @@ def cross_validate(
     whole, fits = fit_grid(
         Grid(base, tables, values, fold),
         solver,
-        data.feature_names,
+        data.schema,
         memory_budget=memory_budget,
         progress=progress,
     )

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprob.contract import Status
-from jaxprob.data.arrays import check_features
-from jaxprob.fit import Fit, Source, check_data_of
+from jaxprob.fit import Fit, check_data_of
 from jaxprob.models.trees import Node, nodes_of
 from jaxprob.models.trees.decision_tree import SMOOTHING, Params
 
@@ -99,11 +98,11 @@ def decision_boundary(
     on = _one_axes(ax)
     spans = [np.linspace(*_padded(x[:, k]), _GRID) for k in (i, j)]
     first, second = np.meshgrid(*spans)
-    grid = np.repeat(x.mean(axis=0)[None, :], first.size, axis=0)
+    grid = np.repeat(np.nanmean(x, axis=0)[None, :], first.size, axis=0)
     grid[:, i], grid[:, j] = first.ravel(), second.ravel()
     log_p = _log_proba(fit, grid)
     top = np.sort(log_p, axis=1)[:, ::-1]
-    colours = _colours(log_p.shape[1])
+    colours, called = _colours(log_p.shape[1]), _class_names(fit, class_names, log_p.shape[1])
     shade = np.asarray(colours)[np.argmax(log_p, axis=1)][:, :3].reshape(*first.shape, 3)
     extent = (spans[0][0], spans[0][-1], spans[1][0], spans[1][-1])
     on.imshow(shade, extent=extent, origin="lower", aspect="auto", alpha=0.25)
@@ -112,9 +111,8 @@ def decision_boundary(
     if log_p.shape[1] == 2:
         on.contour(first, second, sign * lead, levels=[0.0], colors="black", linewidths=1)
     for k, colour in enumerate(colours):
-        label = str(k) if class_names is None else str(class_names[k])
-        at = y == k
-        on.scatter(x[at, i], x[at, j], s=12, color=[colour], edgecolor="white", lw=0.3, label=label)
+        at, style = y == k, {"s": 12, "edgecolor": "white", "lw": 0.3, "label": called[k]}
+        on.scatter(x[at, i], x[at, j], color=[colour], **style)
     on.set(xlabel=names[i], ylabel=names[j], xlim=extent[:2], ylim=extent[2:])
     on.legend(title="class", fontsize="small")
     return on
@@ -244,7 +242,7 @@ def confusion_matrix(
                 color="white" if dark else "black",
                 fontsize="small",
             )
-    names = [str(c) for c in (range(k) if class_names is None else class_names)]
+    names = _class_names(fit, class_names, k)
     on.set(xlabel="predicted class", ylabel="true class", xticks=range(k), yticks=range(k))
     on.set_xticklabels(names, rotation=45 if max(map(len, names)) > 3 else 0)
     on.set_yticklabels(names)
@@ -389,16 +387,16 @@ def _course(name: str, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
 
 def _checked(fit: Fit, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels to draw: one fit of classes, and the columns that were fitted."""
-    model, source = fit.model, fit.source
+    model = fit.model
     if model.predict.log_proba is None:
         raise ValueError(f"fit: {model.name} predicts no classes")
     if np.shape(fit.status) != ():
         raise ValueError(f"fit: expected one fit, got fits of shape {np.shape(fit.status)}")
     if int(fit.status) == Status.INVALID_INPUT:
         raise ValueError("fit: its input was invalid, so it predicts nothing")
-    check_features(x, fit.feature_names, source.x.shape[1] if isinstance(source, Source) else None)
-    x = np.asarray(x, jnp.result_type(float))
-    data = check_data_of(model, x, None if model.variables.y is None else y)
+    y = fit.schema.codes(y)
+    data = check_data_of(model, fit.schema.columns(x), None if model.variables.y is None else y)
+    x = np.asarray(data.x)
     labels = np.asarray(y if data.y is None else data.y)
     if labels.shape != (len(x),):
         raise ValueError(f"y: expected shape ({len(x)},), one of each row of x, got {labels.shape}")
@@ -406,8 +404,16 @@ def _checked(fit: Fit, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _log_proba(fit: Fit, x: np.ndarray) -> np.ndarray:
-    assert fit.model.predict.log_proba is not None  # see _checked
-    return np.asarray(fit.model.predict.log_proba(fit.params, jnp.asarray(x)))
+    return np.asarray(fit.predict_log_proba(x))
+
+
+def _class_names(fit: Fit, given: Sequence[str] | None, count: int) -> list[str]:
+    """What the classes are called: as the user says, or as they were when fitted."""
+    if given is None:
+        return [str(c) for c in (range(count) if fit.classes is None else fit.classes)]
+    if len(given) != count:
+        raise ValueError(f"class_names: expected {count} names, got {len(given)}")
+    return [str(name) for name in given]
 
 
 def _column(fit: Fit, x: Any, feature: int | str) -> int:
@@ -425,7 +431,7 @@ def _column(fit: Fit, x: Any, feature: int | str) -> int:
 
 
 def _padded(values: np.ndarray) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     room = 0.05 * (high - low or 1.0)
     return low - room, high + room
 

@@ -32,7 +32,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.contract import Trait
-from jaxprob.data.arrays import check_features
 from jaxprob.data.centring import less
 from jaxprob.fit import Fit, Source, check_data_of
 from jaxprob.fit.verdicts import check_optimum, has_optimum
@@ -155,10 +154,9 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     if fit.l2 is None:
         raise ValueError("fit: expected one with l2, got l2=None")
     model = fit.model
-    data = check_data_of(model, x, y, weights, offset)
+    data = check_data_of(model, fit.schema.columns(x), fit.schema.codes(y), weights, offset)
 
     def of_one(theta: Array, problem: Problem) -> Array:
-        check_features(x, fit.feature_names, problem.data.x.shape[1])
         return _l2_gradient(problem, theta, Rows(*data[:4]))
 
     return _over_lanes(fit, of_one)

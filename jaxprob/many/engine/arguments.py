@@ -13,6 +13,8 @@ from jaxprob.contract import Classes, Features, Model, Variables
 from jaxprob.data import check_array, check_data, check_scalar
 from jaxprob.data.arrays import OneWarning
 from jaxprob.data.checks import check_takes_offset
+from jaxprob.data.labels import encoded
+from jaxprob.data.schema import Schema
 from jaxprob.fit import check_penalties, key_data
 from jaxprob.many.engine.keeping import kept
 from jaxprob.many.engine.lanes import Lanes
@@ -27,7 +29,7 @@ def make_lanes(
     *,
     key: Any = None,
     firth: bool = False,
-) -> tuple[Lanes, tuple[str, ...] | None]:
+) -> tuple[Lanes, Schema]:
     """Check arguments of `fit_many`, and tell what is shared and what is each lane's own.
 
     Args:
@@ -39,11 +41,11 @@ def make_lanes(
         firth: whether to add Firth's penalty.
 
     Returns:
-        Lanes, and the names of the features where x has them.
+        Lanes, and the Schema of the data.
     """
     with OneWarning():
-        lanes, names = _lanes(model, given, init, in_axes, firth=firth)
-        return (lanes if key is None else _with_keys(lanes, key)), names
+        lanes, schema = _lanes(model, given, init, in_axes, firth=firth)
+        return (lanes if key is None else _with_keys(lanes, key)), schema
 
 
 def _with_keys(lanes: Lanes, key: Any) -> Lanes:
@@ -62,7 +64,11 @@ def _lanes(
     in_axes: Mapping[str, int | None] | None,
     *,
     firth: bool,
-) -> tuple[Lanes, tuple[str, ...] | None]:
+) -> tuple[Lanes, Schema]:
+    classes = None
+    if given["y"] is not None and model.variables.num_classes is not None:
+        y, classes = encoded(given["y"], model.variables.num_classes)
+        given = {**given, "y": y}
     in_axes = in_axes or {}
     unknown = set(in_axes) - set(given) - {"init"}
     if unknown:
@@ -142,7 +148,7 @@ def _lanes(
     if init is not None and own["theta"].ndim == 1:
         own["theta"] = np.broadcast_to(own["theta"], (size, len(own["theta"])))
     own, lent = kept(own, given)
-    return Lanes(base, own, size, lent=lent), data.feature_names
+    return Lanes(base, own, size, lent=lent), replace(data.schema, classes=classes)
 
 
 _SHAPES = {

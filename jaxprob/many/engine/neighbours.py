@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec
 
 from jaxprob.contract import Bind, Status
 from jaxprob.data.loading import picked, to_device
+from jaxprob.data.schema import UNNAMED, Schema
 from jaxprob.fit import Fit, default_solver, recentred, solve
 from jaxprob.many.engine.lanes import Lanes, mesh_of, with_parts
 from jaxprob.many.engine.running import Interrupted, LanesSource, run
@@ -63,7 +64,7 @@ class Grid(NamedTuple):
 def fit_grid(
     grid: Grid,
     solver: Solver | None,
-    feature_names: tuple[str, ...] | None = None,
+    schema: Schema = UNNAMED,
     *,
     memory_budget: int | None = None,
     progress: bool | None = None,
@@ -73,7 +74,7 @@ def fit_grid(
     Args:
         grid: checked.
         solver: how to minimise; the default one where None.
-        feature_names: for the Fits.
+        schema: of the data.
         memory_budget: as of `fit_many`.
         progress: as of `fit_many`.
 
@@ -113,7 +114,7 @@ def fit_grid(
         fits = run(
             lanes._replace(extra=lanes.extra | {"known": known}),
             solver,
-            feature_names,
+            schema,
             phases=warm.phases,
             typical=len(warm.levels[0]) * max(1, grid.num_parts - 1),
             memory_budget=memory_budget,

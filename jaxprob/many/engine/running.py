@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxprob.contract import Status
 from jaxprob.data.loading import load, to_device
+from jaxprob.data.schema import UNNAMED, Schema
 from jaxprob.fit import Fit, Source, check_solver, solve
 from jaxprob.many.engine.keeping import Seal, seals
 from jaxprob.many.engine.lanes import Ending, Lanes, with_parts
@@ -51,7 +52,7 @@ class Interrupted(KeyboardInterrupt):
 def run(
     lanes: Lanes,
     solver: Solver,
-    feature_names: tuple[str, ...] | None = None,
+    schema: Schema = UNNAMED,
     *,
     start: Array | None = None,
     phases: Callable[[Run], Iterator[np.ndarray]] | None = None,
@@ -64,7 +65,7 @@ def run(
     Args:
         lanes: what to fit.
         solver: how to minimise.
-        feature_names: for the Fit.
+        schema: of the data.
         start: (p,) where all lanes start that have no "theta"; the fit of their mean where None.
         phases: which lanes to run one after the other, known as it goes; all at once where None.
         typical: how many lanes a phase has.
@@ -91,9 +92,9 @@ def run(
     except KeyboardInterrupt:
         if work.found is None:
             raise
-        raise Interrupted(_fit(lanes, problem, work.found, feature_names)) from None
+        raise Interrupted(_fit(lanes, problem, work.found, schema)) from None
     assert work.found is not None  # there is at least one lane
-    return _fit(lanes, problem, work.found, feature_names)
+    return _fit(lanes, problem, work.found, schema)
 
 
 def _check_budget(value: Any) -> int:
@@ -104,9 +105,7 @@ def _check_budget(value: Any) -> int:
     return int(min(value, 2**62))
 
 
-def _fit(
-    lanes: Lanes, problem: Problem, found: Ending, feature_names: tuple[str, ...] | None
-) -> Fit:
+def _fit(lanes: Lanes, problem: Problem, found: Ending, schema: Schema) -> Fit:
     leaves, tree = jax.tree.flatten(found)
     found = jax.tree.unflatten(tree, load(leaves))
 
@@ -134,7 +133,7 @@ def _fit(
         trace=None,
         kept=None,
         model=problem.model,
-        feature_names=feature_names,
+        schema=schema,
         firth=problem.firth,
         source=LanesSource(lanes, seals(lanes.own, lanes.lent)),
     )
