@@ -186,6 +186,8 @@ def test_validation_examples_have_the_columns_that_were_fitted():
     x = pd.DataFrame(np.random.default_rng(0).standard_normal((30, 2)), columns=["age", "dose"])
     y = np.arange(30) % 2
     fit = jp.fit(logistic.model(), x, y, l2=1.0)
-    for wrong in (x[["dose", "age"]], x[["age"]], x.to_numpy()[:, :1]):
+    slope = sensitivity.l2_gradient(fit, x, y)
+    assert sensitivity.l2_gradient(fit, x[["dose", "age"]], y) == slope
+    for wrong in (x[["age"]], x.to_numpy()[:, :1]):
         with pytest.raises(ValueError, match="x: expected"):
             sensitivity.l2_gradient(fit, wrong, y)

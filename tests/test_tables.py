@@ -178,3 +178,13 @@ def test_labels_that_were_not_fitted_are_named():
     fit = jp.fit(logistic.model(), NUMBERS, np.where(Y == 1, "yes", "no"))
     with pytest.raises(ValueError, match="labels that were fitted, 'no', 'yes', got 'maybe'"):
         fit.score(NUMBERS[:1], ["maybe"])
+
+
+def test_labels_of_a_fit_are_not_those_of_another():
+    fit = jp.fit(logistic.model(), NUMBERS, Y)
+    with pytest.raises(ValueError, match="y: expected integers 0..1 for 2 classes, got -1"):
+        fit.score(NUMBERS, Y - 1)
+    other = jp.fit(logistic.model(), NUMBERS, 2 * Y + 3)
+    assert float(other.score(NUMBERS, 2 * Y + 3)) == float(fit.score(NUMBERS, Y))
+    with pytest.raises(ValueError, match="y: expected labels that were fitted, 3, 5, got"):
+        other.score(NUMBERS, Y)

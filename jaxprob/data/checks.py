@@ -144,6 +144,7 @@ def check_data(
     *,
     variables: Variables,
     meanwhile: Callable[[Data], None] | None = None,
+    fitted: Schema | None = None,
 ) -> Data:
     """Check the data of a fit before anything is computed.
 
@@ -158,6 +159,8 @@ def check_data(
         variables: of the model.
         meanwhile: what to do, given Data of `jax.ShapeDtypeStruct`s, while large host arrays are
             copied.
+        fitted: of a fit that is asked about these data: columns are put in its order, and labels
+            are those that it knows.
 
     Returns:
         Data in the dtype of x, labels as int32.
@@ -173,7 +176,8 @@ def check_data(
         [1, 0]
     """
     with OneWarning():
-        names, classes = feature_names(x), None
+        x = x if fitted is None else fitted.columns(x)
+        names, classes = feature_names(x), None if fitted is None else fitted.classes
         x = check_array("x", x, shape="(n, d)", ndim=2)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(jnp.result_type(float))
@@ -182,7 +186,9 @@ def check_data(
             raise ValueError(f"x: expected at least one example, got shape {x.shape}")
         check_is_wanted(y, variables)
         if y is not None:
-            if variables.num_classes is not None:
+            if fitted is not None:
+                y = fitted.codes(y)
+            elif variables.num_classes is not None:
                 y, classes = encoded(y, variables.num_classes)
             y = check_array("y", y, shape="(n,)", ndim=1)
             check_length("y", y, n)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxprob.contract import Model, Trait
-from jaxprob.data import Data, check_data
+from jaxprob.data import Data, Schema, check_data
 from jaxprob.problem.problem import Problem
 from jaxprob.solvers.choice import choice
 from jaxprob.solvers.closed_form import closed_form
@@ -18,7 +18,14 @@ from jaxprob.solvers.newton import newton
 from jaxprob.solvers.proximal import proximal
 
 
-def check_data_of(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None) -> Data:
+def check_data_of(
+    model: Model,
+    x: Any,
+    y: Any,
+    weights: Any = None,
+    offset: Any = None,
+    fitted: Schema | None = None,
+) -> Data:
     """Data checked against what a model takes.
 
     Args:
@@ -27,11 +34,12 @@ def check_data_of(model: Model, x: Any, y: Any, weights: Any = None, offset: Any
         y: (n,), or None.
         weights: (n,), or None.
         offset: as the model has it, or None.
+        fitted: as of `check_data`.
 
     Returns:
         Data.
     """
-    return check_data(x, y, weights, offset, variables=model.variables)
+    return check_data(x, y, weights, offset, variables=model.variables, fitted=fitted)
 
 
 def check_firth(firth: Any, l1: Any) -> None:

@@ -96,9 +96,7 @@ def _checked(
     status = fit.status
     if not isinstance(status, Tracer) and np.all(np.asarray(status) == Status.INVALID_INPUT):
         raise ValueError("fit: its input was invalid, so it predicts nothing; see fit.report()")
-    x = fit.schema.columns(x)
-    y = None if y is None else fit.schema.codes(y)
-    return check_data(x, y, weights, offset, variables=variables)[:4]
+    return check_data(x, y, weights, offset, variables=variables, fitted=fit.schema)[:4]
 
 
 def _answers(fit: "Fit", what: str, asked: tuple, key: Any = None, num: int | None = None) -> Any:

@@ -126,7 +126,7 @@ class Problem:
         if self.centre is not None:
             assert self.model.geometry.recentred is not None
             params = self.model.geometry.recentred(params, self.centre)
-        return ravel_pytree(params)[0]
+        return ravel_pytree(params)[0].astype(self.data.x.dtype)
 
     @property
     def can_recentre(self) -> bool:

@@ -393,8 +393,7 @@ def _checked(fit: Fit, x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"fit: expected one fit, got fits of shape {np.shape(fit.status)}")
     if int(fit.status) == Status.INVALID_INPUT:
         raise ValueError("fit: its input was invalid, so it predicts nothing")
-    y = fit.schema.codes(y)
-    data = check_data_of(model, fit.schema.columns(x), None if model.variables.y is None else y)
+    data = check_data_of(model, x, None if model.variables.y is None else y, fitted=fit.schema)
     x = np.asarray(data.x)
     labels = np.asarray(y if data.y is None else data.y)
     if labels.shape != (len(x),):

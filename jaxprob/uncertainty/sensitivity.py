@@ -154,7 +154,7 @@ def l2_gradient(fit: Fit, x: Any, y: Any, *, weights: Any = None, offset: Any = 
     if fit.l2 is None:
         raise ValueError("fit: expected one with l2, got l2=None")
     model = fit.model
-    data = check_data_of(model, fit.schema.columns(x), fit.schema.codes(y), weights, offset)
+    data = check_data_of(model, x, y, weights, offset, fit.schema)
 
     def of_one(theta: Array, problem: Problem) -> Array:
         return _l2_gradient(problem, theta, Rows(*data[:4]))
