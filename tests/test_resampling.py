@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import draw
+from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 import jaxprob as jp
-from jaxprob.many import bootstrap, jackknife
+from jaxprob.many import bootstrap, cross_validate, jackknife, restarts
 from jaxprob.many.resampling import SCHEMES, multiplicities
 from jaxprob.models import logistic, softmax
 
@@ -215,3 +216,66 @@ def test_a_bootstrap_with_l1_is_shown_by_percentiles(case):
     assert str(boot).endswith("intervals are percentiles")
     with pytest.raises(ValueError, match="without l1"):
         boot.interval()
+
+
+MODELS = {
+    "knn": jp.models.knn_classifier.model(2),
+    "tree": jp.models.decision_tree.model(2, depth=1),
+    "kernel density": jp.models.kernel_density.model(),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_has_no_derivative_is_shown_by_percentiles(name):
+    model, rng = MODELS[name], np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 2)), np.arange(30) % 2
+    boot = bootstrap(
+        model, x, y if model.variables.y else None, jax.random.key(0), num_replicates=5
+    )
+    assert "5 of 5 replicates converged" in str(boot)
+    assert str(boot).endswith("intervals are percentiles")
+
+
+def test_the_table_of_a_jackknife(case):
+    left_out = jackknife(MODEL, case.x, case.y, l2=0.5)
+    lines = str(left_out).splitlines()
+    assert lines[0] == "jackknife: 150 of 150 fits converged"
+    assert len(lines) == 2 + len(ravel_pytree(left_out.fit.params)[0])
+    low, high = left_out.interval(level=0.9)
+    width = 2 * stats.t.ppf(0.95, 149) * np.asarray(left_out.standard_error().weights)
+    np.testing.assert_allclose(high.weights - low.weights, width, rtol=1e-6)
+    with pytest.raises(ValueError, match="level: expected a number between 0 and 1, got 95"):
+        left_out.interval(level=95)
+    x = np.linspace(-1, 1, 12)[:, None]
+    said = str(jackknife(MODEL, x, (x[:, 0] > 0).astype(int)))
+    assert said.startswith("jackknife: 0 of 12 fits converged\nno standard errors: ")
+
+
+def test_many_fits_are_shown_by_their_number(case):
+    fits = jp.fit_many(MODEL, case.x, case.y, l2=np.array([1.0, 2.0, 3.0]))
+    assert repr(fits) == "Fit(3 fits of logistic regression: 3 CONVERGED)"
+
+
+def test_firth_in_every_function():
+    """Separated data, of which no fit is finite without it."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((24, 1))
+    y, key = (x[:, 0] > 0).astype(int), jax.random.key(0)
+    alone = jp.fit(MODEL, x, y, firth=True)
+    boot = bootstrap(MODEL, x, y, key, num_replicates=10, firth=True)
+    assert boot.used.all()
+    np.testing.assert_allclose(boot.fit.params.weights, alone.params.weights, rtol=1e-12)
+    lane = boot.fits.lane(3)
+    again = jp.fit(MODEL, x, y, weights=lane.source.weights, firth=True)
+    np.testing.assert_allclose(lane.params.weights, again.params.weights, rtol=1e-6)
+    left_out = jackknife(MODEL, x, y, firth=True)
+    assert left_out.fits.usable.all()
+    cv = cross_validate(MODEL, x, y, key, num_folds=3, firth=True)
+    assert not cv.failures()
+    without = jp.fit(MODEL, x, y, weights=(cv.folds[0] != 1).astype(float), firth=True)
+    np.testing.assert_allclose(cv.fits.lane(1).params.weights, without.params.weights, rtol=1e-6)
+    several = restarts(MODEL, x, y, key, num_starts=3, firth=True)
+    assert several.fits.usable.all()
+    np.testing.assert_allclose(several.best.params.weights, alone.params.weights, rtol=1e-6)
+    with pytest.raises(ValueError, match="firth: expected no l1 with it"):
+        cross_validate(MODEL, x, y, key, l1=1.0, firth=True)

@@ -161,6 +161,11 @@ class Fit:
         return self.cache["null"]
 
     def __repr__(self) -> str:
+        if not isinstance(self.status, Tracer) and jnp.ndim(self.status) == 1:
+            numbers, counts = np.unique(np.asarray(self.status), return_counts=True)
+            each = zip(numbers, counts, strict=True)
+            said = ", ".join(f"{count:,} {Status(int(number)).name}" for number, count in each)
+            return f"Fit({len(self.status):,} fits of {self.model.name}: {said})"
         shown = {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.repr}
         if not isinstance(self.status, Tracer) and jnp.shape(self.status) == ():
             shown["status"] = Status(int(self.status)).name

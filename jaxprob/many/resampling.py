@@ -1,4 +1,4 @@
-r"""Bootstrap and jackknife: the same model on reweighted examples, as lanes that share the data.
+r"""Bootstrap: the same model on reweighted examples, as lanes that share the data.
 
 A resample is a vector of multiplicities m: example i counts c_i m_i times. So the data are never
 copied, shapes never change, and all replicates are fitted in one call. The multiplicities are
@@ -8,12 +8,12 @@ drawn on the device, a block of lanes at a time, and never stored.
     poisson       m_i ~ Poisson(1) independently: the same for large n
     bayesian      m ~ n Dirichlet(1, ..., 1): no example is ever lost (Rubin)
 
-An example with its weight is drawn, or left out, as one. Those of weight zero are as good as not
+An example with its weight is drawn as one. Those of weight zero are as good as not
 there: n counts the others. Rows that are observations of their own, though alike, are not a weight
 here: repeat them (`numpy.repeat`).
 
-Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13, 14 and 11; Rubin,
-The Bayesian bootstrap, Annals of Statistics 9, 1981.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 14; Rubin, The
+Bayesian bootstrap, Annals of Statistics 9, 1981.
 """
 
 from collections.abc import Callable
@@ -167,21 +167,25 @@ class Bootstrap:
             lines += [f"of all examples: {self.fit.report()}"]
         if not count:
             return "\n".join([*lines, f"of resamples: {self.fits.report()}"])
-        names = parameter_names(self.fit.params, self.fit.feature_names, model=self.fit.model)
-        error = ravel_pytree(self.standard_error())[0]
         try:
             interval, note = self.interval(), []
         except ValueError:  # of what has no derivative, such as with l1
             interval, note = self.interval(method="percentile"), ["intervals are percentiles"]
-        low, high = (ravel_pytree(limit)[0] for limit in interval)
-        theta = ravel_pytree(self.fit.params)[0]
-        width = max(map(len, names))
-        lines += [f"{'':<{width}}  coefficient  std. error   95 % from          to"]
-        lines += [
+        return "\n".join([*lines, *table_of(self.fit, self.standard_error(), interval), *note])
+
+
+def table_of(fit: Fit, error: Any, interval: Interval) -> list[str]:
+    """Lines with each parameter, its standard error and its 95 % limits."""
+    names = parameter_names(fit.params, fit.feature_names, model=fit.model)
+    columns = (ravel_pytree(tree)[0] for tree in (fit.params, error, *interval))
+    width = max(map(len, names))
+    return [
+        f"{'':<{width}}  coefficient  std. error   95 % from          to",
+        *(
             f"{name:<{width}}  {t:>11.5g} {e:>11.5g} {a:>11.5g} {b:>11.5g}"
-            for name, t, e, a, b in zip(names, theta, error, low, high, strict=True)
-        ]
-        return "\n".join(lines + note)
+            for name, t, e, a, b in zip(names, *columns, strict=True)
+        ),
+    ]
 
 
 def _itself(params: Any) -> Any:
@@ -221,6 +225,7 @@ def bootstrap(
     offset: Any = None,
     l2: Any = None,
     l1: Any = None,
+    firth: bool = False,
     solver: Solver | None = None,
     memory_budget: int | None = None,
     progress: bool | None = None,
@@ -238,6 +243,7 @@ def bootstrap(
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0.
         l1: () ≥ 0.
+        firth: as of `jaxprob.fit`.
         solver: how to minimise.
         memory_budget: as of `fit_many`.
         progress: as of `fit_many`.
@@ -262,24 +268,26 @@ def bootstrap(
     if num_replicates < 1:
         raise ValueError(f"num_replicates: expected at least 1, got {num_replicates}")
     check_key(key)
-    base = fit(model, x, y, weights=weights, offset=offset, l2=l2, l1=l1, solver=solver)
+    penalties = {"l2": l2, "l1": l1, "firth": firth}
+    base = fit(model, x, y, weights=weights, offset=offset, solver=solver, **penalties)
     keys = np.asarray(jax.random.key_data(jax.random.split(key, num_replicates)))
     draw = Bind(_multiplied, scheme=scheme, impl=str(jax.random.key_impl(key)))
-    live = _live(base)
+    live = live_of(base)
     extra = None if live.all() else jnp.asarray(live)
-    lanes = Lanes(_problem(base), {"key": keys}, num_replicates, draw, extra)
-    fits = _resampled(base, lanes, solver, memory_budget, progress)
+    lanes = Lanes(problem_of(base), {"key": keys}, num_replicates, draw, extra)
+    fits = resampled(base, lanes, solver, memory_budget, progress)
     return Bootstrap(base, fits, scheme)
 
 
-def _problem(base: Fit) -> Problem:
+def problem_of(base: Fit) -> Problem:
     """The problem that a fit solved."""
     source: Any = base.source
     penalised = any(p is not None and float(p) > 0 for p in (base.l2, base.l1))
-    return replace(source.problem(base.l2), l1=base.l1, penalised=penalised)
+    problem = source.problem(base.l2)
+    return replace(problem, l1=base.l1, penalised=penalised, firth=base.firth)
 
 
-def _resampled(
+def resampled(
     base: Fit,
     lanes: Lanes,
     solver: Solver | None,
@@ -301,7 +309,7 @@ def _resampled(
     )
 
 
-def _live(base: Fit) -> np.ndarray:
+def live_of(base: Fit) -> np.ndarray:
     """(n,) bool: the examples of positive weight."""
     source: Any = base.source
     if source.weights is None:
@@ -365,91 +373,3 @@ def _multiplied(
     x = base.data.x
     m = multiplicities(key, x.shape[0], scheme=scheme, dtype=x.dtype, live=live)
     return {"weights": m if base.data.weights is None else m * base.data.weights}
-
-
-@dataclass(frozen=True)
-class Jackknife:
-    """A fit, and the fits without each of its examples.
-
-    Attributes:
-        fit: of all examples.
-        fits: without example i, in lane i; `fits.report()` says which failed.
-    """
-
-    fit: Fit
-    fits: Fit
-
-    def bias(self) -> Any:
-        """(n - 1) (mean of the fits less the fit), as parameters; NaN unless all converged."""
-        n = self.fit.num_examples
-        return jax.tree.map(
-            lambda a, b: (n - 1) * (jnp.mean(a, axis=0) - b), self._values(), self.fit.params
-        )
-
-    def standard_error(self) -> Any:
-        """√((n - 1) times the variance of the fits), as parameters; NaN unless all converged."""
-        n = self.fit.num_examples
-        return jax.tree.map(lambda a: jnp.sqrt(n - 1.0) * jnp.std(a, axis=0), self._values())
-
-    def _values(self) -> Any:
-        """Of the fits without an example that counts."""
-        live = _live(self.fit)
-        good = np.asarray(self.fits.usable)[live]
-
-        def values(a: Array) -> Array:
-            return jnp.where(good.reshape(-1, *([1] * (a.ndim - 1))), a[live], jnp.nan)
-
-        return jax.tree.map(values, self.fits.params)
-
-
-def jackknife(
-    model: Model,
-    x: Any,
-    y: Any,
-    *,
-    weights: Any = None,
-    offset: Any = None,
-    l2: Any = None,
-    l1: Any = None,
-    solver: Solver | None = None,
-    memory_budget: int | None = None,
-    progress: bool | None = None,
-) -> Jackknife:
-    """Fit a model to its examples, and without each of them in turn.
-
-    Args:
-        model: such as `jaxprob.models.logistic.model()`.
-        x: (n, d) features.
-        y: (n,), as the model has it; None for a density of x alone.
-        weights: (n,) of the examples.
-        offset: as of `jaxprob.fit`.
-        l2: () ≥ 0.
-        l1: () ≥ 0.
-        solver: how to minimise.
-        memory_budget: as of `fit_many`.
-        progress: as of `fit_many`.
-
-    Returns:
-        A Jackknife, with bias and standard errors.
-
-    Raises:
-        ValueError: as `jaxprob.fit`.
-        TypeError: as `jaxprob.fit`.
-
-    Example:
-        >>> from jaxprob.models import logistic
-        >>> x, y = [[-2.0], [-1.0], [0.0], [1.0], [2.0]] * 4, [0, 0, 1, 0, 1, 1, 0, 1, 0, 1] * 2
-        >>> len(jackknife(logistic.model(), x, y).fits.status)
-        20
-    """
-    base = fit(model, x, y, weights=weights, offset=offset, l2=l2, l1=l1, solver=solver)
-    problem = _problem(base)
-    n = problem.data.x.shape[0]
-    lanes = Lanes(problem, {"left_out": np.arange(n, dtype=np.int32)}, n, Bind(_without))
-    return Jackknife(base, _resampled(base, lanes, solver, memory_budget, progress))
-
-
-def _without(base: Problem, extra: None, own: dict[str, Array]) -> dict[str, Array]:
-    """The weights without one example."""
-    there = jnp.arange(base.data.x.shape[0]) != own["left_out"]
-    return {"weights": jnp.where(there, base.example_weights(), 0.0)}

@@ -112,6 +112,7 @@ def restarts(
     offset: Any = None,
     l2: Any = None,
     l1: Any = None,
+    firth: bool = False,
     solver: Solver | None = None,
     memory_budget: int | None = None,
     progress: bool | None = None,
@@ -132,6 +133,7 @@ def restarts(
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0.
         l1: () ≥ 0.
+        firth: as of `jaxprob.fit`.
         solver: how to minimise.
         memory_budget: as of `fit_many`.
         progress: as of `fit_many`.
@@ -166,6 +168,7 @@ def restarts(
         offset=data.offset,
         l2=l2,
         l1=l1,
+        firth=firth,
         init=jax.tree.map(lambda a: a[:num_starts], starts),
         solver=solver,
         memory_budget=memory_budget,

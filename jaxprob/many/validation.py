@@ -26,7 +26,7 @@ from jax import Array
 
 from jaxprob.contract import Model, Status, Trait, is_usable
 from jaxprob.data.loading import picked, to_device
-from jaxprob.fit import Fit, check_data_of
+from jaxprob.fit import Fit, check_data_of, check_firth
 from jaxprob.fit.verdicts import reason
 from jaxprob.many.engine.arguments import make_lanes
 from jaxprob.many.engine.keys import check_key
@@ -223,6 +223,7 @@ def cross_validate(
     offset: Any = None,
     l2: Any = None,
     l1: Any = None,
+    firth: bool = False,
     num_bins: int = 10,
     solver: Solver | None = None,
     memory_budget: int | None = None,
@@ -247,6 +248,7 @@ def cross_validate(
         offset: as of `jaxprob.fit`.
         l2: () ≥ 0, or (m,) to compare.
         l1: () ≥ 0, or (m,).
+        firth: as of `jaxprob.fit`; scores are of the likelihood.
         num_bins: of predicted probabilities, for calibration.
         solver: how to minimise.
         memory_budget: as of `fit_many`.
@@ -280,11 +282,14 @@ def cross_validate(
         fold = _given_folds(folds, len(data.x))
         repeats, num_folds = len(fold), int(fold.max()) + 1
     several = any(p is not None and np.ndim(p) > 0 for p in (l2, l1))
-    base, tables, values = Problem(Rows(*data[:4]), None, None, model, False, None), {}, np.zeros(1)
+    check_firth(firth, l1)
+    rows = Rows(*data[:4])
+    base = Problem(rows, None, None, model, False, None, firth=firth)
+    tables, values = {}, np.zeros(1)
     if not (l2 is None and l1 is None):
-        rows = {"x": data.x, "y": data.y, "weights": data.weights, "offset": data.offset}
+        given = {"x": data.x, "y": data.y, "weights": data.weights, "offset": data.offset}
         penalties = {n: p if p is None else np.atleast_1d(p) for n, p in (("l2", l2), ("l1", l1))}
-        lanes, _ = make_lanes(model, rows | penalties)
+        lanes, _ = make_lanes(model, given | penalties, firth=firth)
         base, tables = lanes.base, {name: np.asarray(a) for name, a in lanes.own.items()}
         values = np.sum([np.asarray(a, float) for a in tables.values()], axis=0)
     whole, fits = fit_grid(
@@ -296,7 +301,7 @@ def cross_validate(
     )
     assert fits is not None
     m = len(values)
-    scores = _scores(fits, Rows(*data[:4]), fold, (m, repeats, num_folds), num_bins)
+    scores = _scores(fits, rows, fold, (m, repeats, num_folds), num_bins)
     if not several:
         scores, whole = picked(scores, 0), whole.lane(0)
     l2, l1 = (p if p is None else np.array(p)[()] for p in (l2, l1))

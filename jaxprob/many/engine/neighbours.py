@@ -84,7 +84,8 @@ def fit_grid(
     has_l1 = "l1" in grid.tables or grid.base.l1 is not None
     has_l2 = "l2" in grid.tables or grid.base.l2 is not None
     if solver is None:
-        solver = default_solver(grid.base.model, has_l1=has_l1, has_l2=has_l2)
+        settings = {"has_l1": has_l1, "has_l2": has_l2, "firth": grid.base.firth}
+        solver = default_solver(grid.base.model, **settings)
     grid = grid._replace(base=recentred(grid.base, [solver]))
     m = len(grid.values)
     fold = np.indices((m, grid.num_parts - 1)).reshape(2, -1) + [[0], [1]]
