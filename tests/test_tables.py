@@ -188,3 +188,34 @@ def test_labels_of_a_fit_are_not_those_of_another():
     assert float(other.score(NUMBERS, 2 * Y + 3)) == float(fit.score(NUMBERS, Y))
     with pytest.raises(ValueError, match="y: expected labels that were fitted, 3, 5, got"):
         other.score(NUMBERS, Y)
+
+
+def test_settings_may_be_numbers_of_numpy_and_lists():
+    one, three = np.int64(1), np.int32(3)
+    models = jp.models
+    for got, expected in (
+        (softmax.model(three), softmax.model(3)),
+        (naive_bayes.model(three, smoothing=np.float32(0.5)), naive_bayes.model(3, smoothing=0.5)),
+        (
+            naive_bayes.model(3, naive_bayes.Categorical(np.array([2, 4]), columns=[0, 1])),
+            naive_bayes.model(3, naive_bayes.Categorical((2, 4), columns=(0, 1))),
+        ),
+        (gaussian_mixture.model(three), gaussian_mixture.model(3)),
+        (models.dirichlet_mixture.model(three, alpha=np.float32(1)),
+         models.dirichlet_mixture.model(3, alpha=1.0)),
+        (models.knn_classifier.model(three), models.knn_classifier.model(3)),
+        (models.knn_density.model(three), models.knn_density.model(3)),
+        (models.decision_tree.model(three, depth=one), models.decision_tree.model(3, depth=1)),
+        (models.random_forest.model(three, three), models.random_forest.model(3, 3)),
+        (models.kernel_density.model(bounds=[[0, None]]),
+         models.kernel_density.model(bounds=((0, None),))),
+    ):  # fmt: skip
+        assert got == expected
+        assert hash(got) == hash(expected)
+    for wrong in (3.0, True, "3", 1, None):
+        with pytest.raises(ValueError, match="num_classes: expected an integer of at least 2, got"):
+            softmax.model(wrong)
+    found = jp.many.mixture_search(
+        NUMBERS, jax.random.key(0), components=np.arange(1, 3), num_starts=2
+    )
+    assert found.bic.shape == (1, 2)

@@ -25,7 +25,6 @@ Elements of Statistical Learning, 2009, section 6.6.3; Ng and Jordan, On discrim
 generative classifiers, NIPS 2001.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -46,6 +45,7 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
+from jaxprob.contract.settings import number, whole_number
 from jaxprob.models.bayes.families import Bernoulli as Bernoulli
 from jaxprob.models.bayes.families import Categorical as Categorical
 from jaxprob.models.bayes.families import (
@@ -376,10 +376,8 @@ def model(num_classes: int, features: Any = None, *, smoothing: float = 0.0) -> 
         >>> result.params.features[0].mean.tolist(), float(result.gap)
         ([[0.5], [5.0]], 0.0)
     """
-    if type(num_classes) is not int or num_classes < 2:
-        raise ValueError(f"num_classes: expected an integer of at least 2, got {num_classes!r}")
-    if not (isinstance(smoothing, int | float) and math.isfinite(smoothing) and smoothing >= 0):
-        raise ValueError(f"smoothing: expected a number of at least 0, got {smoothing!r}")
+    num_classes = whole_number("num_classes", num_classes, least=2)
+    smoothing = number("smoothing", smoothing)
     families = check_families((Gaussian(),) if features is None else features)
     own = {"features": families}
     return Model(

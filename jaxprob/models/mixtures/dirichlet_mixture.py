@@ -63,6 +63,7 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
+from jaxprob.contract.settings import whole_number
 from jaxprob.models.mixtures import gaussian_mixture
 from jaxprob.models.mixtures.dirichlet import normal_wishart, priors, sticks
 from jaxprob.models.mixtures.dirichlet.density import expected, log_predictive, total_over_blocks
@@ -388,10 +389,7 @@ def model(
         >>> [int(num_used(jp.fit(model(5), x).params, x)) for x in (x, x / 1000)]
         [2, 2]
     """
-    if type(num_components) is not int or num_components < 1:
-        raise ValueError(
-            f"num_components: expected an integer of at least 1, got {num_components!r}"
-        )
+    num_components = whole_number("num_components", num_components, least=1)
     if start not in STARTS:
         raise ValueError(f"start: expected one of {STARTS}, got {start!r}")
     alpha, alpha_prior = check_alpha(alpha, alpha_prior)

@@ -43,7 +43,6 @@ Royal Statistical Society B 39, 1977; McLachlan and Peel, Finite Mixture Models,
 Little and Rubin, Statistical Analysis with Missing Data, 2019, section 11.2.
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -62,6 +61,7 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
+from jaxprob.contract.settings import number, whole_number
 from jaxprob.models.mixtures.gaussian.density import log_joint, total_over_blocks
 from jaxprob.models.mixtures.gaussian.features import features
 from jaxprob.models.mixtures.gaussian.parameters import Params as Params
@@ -397,21 +397,15 @@ def model(
         >>> [round(float(mean), 2) for mean in sorted(result.params.means[:, 0])]
         [1.0, 12.0]
     """
-    if type(num_components) is not int or num_components < 1:
-        raise ValueError(
-            f"num_components: expected an integer of at least 1, got {num_components!r}"
-        )
+    num_components = whole_number("num_components", num_components, least=1)
     if covariance not in COVARIANCES:
         raise ValueError(f"covariance: expected one of {COVARIANCES}, got {covariance!r}")
     if start not in STARTS:
         raise ValueError(f"start: expected one of {STARTS}, got {start!r}")
-    if not (isinstance(prior_count, int | float) and 0 <= prior_count < math.inf):
-        raise ValueError(f"prior_count: expected a number of at least 0, got {prior_count!r}")
+    prior_count = number("prior_count", prior_count)
     if prior_scale is not None:
-        if not (isinstance(prior_scale, int | float) and 0 < prior_scale < math.inf):
-            raise ValueError(f"prior_scale: expected a positive number, got {prior_scale!r}")
-        prior_scale = float(prior_scale)
-    prior = {"prior_count": float(prior_count), "prior_scale": prior_scale}
+        prior_scale = number("prior_scale", prior_scale, positive=True)
+    prior = {"prior_count": prior_count, "prior_scale": prior_scale}
     own = {"missing": bool(missing)}
     follows = prior_count > 0 and prior_scale is None
     return Model(

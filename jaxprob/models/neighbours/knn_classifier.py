@@ -42,6 +42,7 @@ from jaxprob.contract import (
     Status,
     Variables,
 )
+from jaxprob.contract.settings import number, whole_number
 from jaxprob.models.kernels.arguments import (
     check_enough,
     check_labels,
@@ -390,15 +391,10 @@ def model(num_classes: int, *, smoothing: float = 0.5, max_neighbours: int = 50)
         >>> int(jp.fit(model(2), x, y).params.num_neighbours)
         2
     """
-    if type(num_classes) is not int or num_classes < 2:
-        raise ValueError(f"num_classes: expected an integer of at least 2, got {num_classes!r}")
-    if type(max_neighbours) is not int or max_neighbours < 1:
-        raise ValueError(
-            f"max_neighbours: expected an integer of at least 1, got {max_neighbours!r}"
-        )
-    if not (isinstance(smoothing, int | float) and 0 < smoothing < math.inf):
-        raise ValueError(f"smoothing: expected a positive number, got {smoothing!r}")
-    alike = {"num_classes": num_classes, "smoothing": float(smoothing)}
+    num_classes = whole_number("num_classes", num_classes, least=2)
+    max_neighbours = whole_number("max_neighbours", max_neighbours, least=1)
+    smoothing = number("smoothing", smoothing, positive=True)
+    alike = {"num_classes": num_classes, "smoothing": smoothing}
     own = alike | {"max_neighbours": max_neighbours}
     return Model(
         name="Nearest-neighbour classifier",

@@ -48,6 +48,7 @@ from jax.core import Tracer
 from jax.scipy.special import digamma, ndtri
 
 from jaxprob.contract import Bind, Chosen, Geometry, LeaveOneOut, Model, Search, Status, Variables
+from jaxprob.contract.settings import whole_number
 from jaxprob.models import kernels
 from jaxprob.models.kernels.arguments import check_enough, check_number, check_points
 from jaxprob.numerics.control import if_any
@@ -332,11 +333,7 @@ def model(max_neighbours: int = 50) -> Model:
         >>> int(result.params.num_neighbours)
         6
     """
-    if type(max_neighbours) is not int or max_neighbours < 2:
-        raise ValueError(
-            f"max_neighbours: expected an integer of at least 2, got {max_neighbours!r}"
-        )
-    own = {"max_neighbours": max_neighbours}
+    own = {"max_neighbours": whole_number("max_neighbours", max_neighbours, least=2)}
     return Model(
         name="Nearest-neighbour density",
         variables=Variables.density(),

@@ -45,6 +45,7 @@ from jaxprob.contract import (
     Real,
     Variables,
 )
+from jaxprob.contract.settings import whole_number
 from jaxprob.models.regression import predictors
 from jaxprob.models.regression.certificates import certificates_of
 from jaxprob.models.regression.families import Labels
@@ -385,8 +386,7 @@ def model(num_classes: int, *, parameterisation: str = "reference", bias: bool =
         >>> model(3).variables.num_classes, model(3) == model(3, bias=True)
         (3, True)
     """
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 2:
-        raise ValueError(f"num_classes: expected an integer of at least 2, got {num_classes!r}")
+    num_classes = whole_number("num_classes", num_classes, least=2)
     if parameterisation not in PARAMETERISATIONS:
         raise ValueError(
             f"parameterisation: expected one of {PARAMETERISATIONS}, got {parameterisation!r}"

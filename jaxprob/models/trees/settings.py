@@ -10,6 +10,7 @@ from jaxprob.contract import (
     Features,
     Status,
 )
+from jaxprob.contract.settings import number, whole_number
 from jaxprob.models.trees import MOST_BINS
 from jaxprob.numerics import total
 
@@ -44,24 +45,16 @@ def check_settings(
     Example:
         >>> check_settings(2, 6, 1.0, 0.0, 0.5, 255)
     """
-    integers = (
-        ("num_classes", num_classes, 2, math.inf),
-        ("depth", depth, 1, MOST_LEVELS),
-        ("max_bins", MOST_BINS if max_bins is None else max_bins, 2, MOST_BINS),
-    )
-    for name, value, low, high in integers:
-        if type(value) is not int or not low <= value <= high:
-            most = "" if high == math.inf else f" and at most {high}"
-            raise ValueError(f"{name}: expected an integer of at least {low}{most}, got {value!r}")
+    whole_number("num_classes", num_classes, least=2)
+    whole_number("depth", depth, least=1, most=MOST_LEVELS)
+    whole_number("max_bins", MOST_BINS if max_bins is None else max_bins, least=2, most=MOST_BINS)
     numbers = (
         ("min_leaf_weight", min_leaf_weight),
         ("min_gain", min_gain),
         ("smoothing", smoothing),
     )
     for name, value in numbers:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and 0 <= value < math.inf):
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+        number(name, value)
 
 
 def check_max_features(max_features: Any, d: float = math.inf) -> None:
@@ -77,11 +70,12 @@ def check_max_features(max_features: Any, d: float = math.inf) -> None:
     Example:
         >>> check_max_features(None)
     """
-    if max_features is not None and (type(max_features) is not int or not 1 <= max_features <= d):
-        most = "" if d == math.inf else f" and at most the {d} columns of x"
-        raise ValueError(
-            f"max_features: expected an integer of at least 1{most}, got {max_features!r}"
-        )
+    if max_features is not None:
+        whole_number("max_features", max_features, least=1)
+        if max_features > d:
+            raise ValueError(
+                f"max_features: expected at most the {d} columns of x, got {max_features}"
+            )
 
 
 def weighted(each: Array, weights: Array | None) -> Array:
@@ -193,8 +187,7 @@ def check_forest(num_trees: Any, seed: Any, bootstrap: Any) -> None:
     Example:
         >>> check_forest(100, 0, True)
     """
-    for name, value, least in (("num_trees", num_trees, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    whole_number("num_trees", num_trees, least=1)
+    whole_number("seed", seed, least=0)
     if not isinstance(bootstrap, bool):
         raise TypeError(f"bootstrap: expected True or False, got {bootstrap!r}")

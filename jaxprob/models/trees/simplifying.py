@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
+from jaxprob.contract.settings import whole_number
 from jaxprob.models.trees import best_subtree
 from jaxprob.models.trees.parameters import (
     Params,
@@ -77,8 +78,7 @@ def limited(params: Params, depth: int) -> Params:
         >>> [int(limited(params, depth).is_split.sum()) for depth in (0, 1, 2)]
         [0, 1, 2]
     """
-    if type(depth) is not int or depth < 0:
-        raise ValueError(f"depth: expected an integer of at least 0, got {depth!r}")
+    depth = whole_number("depth", depth, least=0)
     return with_questions(
         params, params.is_split & (jnp.arange(params.feature.shape[-1]) < 2**depth - 1)
     )

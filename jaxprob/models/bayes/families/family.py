@@ -1,11 +1,13 @@
 """What a family is, which columns of x it describes, and checks of its settings."""
 
-import math
+from dataclasses import replace
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
 from jax import Array
 
+from jaxprob.contract.settings import number
 from jaxprob.models.bayes.families.discrete import Bernoulli, Categorical, Multinomial
 from jaxprob.models.bayes.families.gaussian import Gaussian
 
@@ -178,7 +180,7 @@ def check_families(families: Any) -> tuple[Any, ...]:
         if not isinstance(family, kinds):
             names = ", ".join(kind.__name__ for kind in kinds)
             raise TypeError(f"features: expected one of {names}, got {family!r}")
-        _check_settings(family)
+    some = tuple(map(_checked, some))
     columns = [family.columns for family in some]
     if len(some) > 1:
         if None in columns:
@@ -190,26 +192,40 @@ def check_families(families: Any) -> tuple[Any, ...]:
     return some
 
 
-def _check_settings(family: Any) -> None:
-    name = type(family).__name__
+def _checked(family: Any) -> Any:
+    """The family, its settings checked, as numbers and tuples of Python."""
+    name, settings = type(family).__name__, {}
     columns = family.columns
     if columns is not None:
-        whole = isinstance(columns, tuple) and all(type(c) is int and c >= 0 for c in columns)
-        if not (whole and columns and len(set(columns)) == len(columns)):
+        found = _whole_numbers(columns, 0)
+        if not found or len(set(found)) < len(found):
             raise ValueError(
                 f"columns of {name}: expected a tuple of different integers from 0 on, "
                 f"got {columns!r}"
             )
+        settings["columns"] = columns = found
     for setting in ("smoothing", "prior_count", "prior_scale"):
-        value = getattr(family, setting, 0.0)
-        if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-            raise ValueError(f"{setting} of {name}: expected a number of at least 0, got {value!r}")
+        if hasattr(family, setting):
+            settings[setting] = number(f"{setting} of {name}", getattr(family, setting))
     if isinstance(family, Categorical):
         given = family.num_categories
-        sizes = given if isinstance(given, tuple) else (given,)
-        if not sizes or any(type(m) is not int or m < 1 for m in sizes):
+        several = np.ndim(given) == 1
+        sizes = _whole_numbers(given if several else (given,), 1)
+        if not sizes:
             raise ValueError(f"num_categories: expected integers of at least 1, got {given!r}")
-        if isinstance(given, tuple) and columns is not None and len(given) != len(columns):
+        settings["num_categories"] = sizes if several else sizes[0]
+        if several and columns is not None and len(sizes) != len(columns):
             raise ValueError(
-                f"num_categories: expected one for each of {len(columns)} columns, got {len(given)}"
+                f"num_categories: expected one for each of {len(columns)} columns, got {len(sizes)}"
             )
+    return replace(family, **settings)
+
+
+def _whole_numbers(values: Any, least: int) -> tuple[int, ...] | None:
+    """Numbers as a tuple, None where they are none of at least some size."""
+    if np.ndim(values) != 1:
+        return None
+    if not all(isinstance(v, Integral) and not isinstance(v, bool) for v in values):
+        return None
+    whole = tuple(map(int, values))
+    return whole if all(v >= least for v in whole) else None

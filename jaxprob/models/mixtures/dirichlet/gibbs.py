@@ -31,6 +31,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.contract import Variables
+from jaxprob.contract.settings import whole_number
 from jaxprob.data.arrays import check_array
 from jaxprob.data.checks import check_data
 from jaxprob.models.mixtures.dirichlet import normal_wishart, priors
@@ -123,12 +124,10 @@ def gibbs(
     alpha, alpha_prior = check_alpha(alpha, alpha_prior)
     prior = priors.prior(location=location, mean_count=mean_count, scale=scale, degrees=degrees)
     x = check_data(x, None, variables=Variables.density(priors.features_of(prior))).x
-    for name, value, least in (("num_steps", num_steps, 1), ("num_burn", num_burn, 0)):
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    num_steps = whole_number("num_steps", num_steps, least=1)
+    num_burn = whole_number("num_burn", num_burn, least=0)
     most = min(len(x), _MOST) if max_components is None else max_components
-    if type(most) is not int or most < 1:
-        raise ValueError(f"max_components: expected an integer of at least 1, got {most!r}")
+    most = whole_number("max_components", most, least=1)
     return _run(
         key, x, prior=prior, num_steps=num_steps, num_burn=num_burn, most=most,
         alpha=alpha, alpha_prior=alpha_prior,

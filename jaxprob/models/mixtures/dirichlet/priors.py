@@ -12,7 +12,6 @@ Source: Fraley and Raftery, Bayesian regularization for normal mixture estimatio
 clustering, Journal of Classification 24, 2007 (priors from the mean and covariance of the data).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from jaxprob.contract import Features, Status
+from jaxprob.contract.settings import is_number
 from jaxprob.data.columns import column_name, varying
 from jaxprob.numerics.components import inverse_factor, inverse_of_lower, overall_moments
 
@@ -101,9 +101,9 @@ def prior(*, location: Any, mean_count: Any, scale: Any, degrees: Any) -> BaseMe
         raise ValueError(
             f"location, scale: expected as many columns in both, got {len(where)} and {len(spread)}"
         )
-    if not (isinstance(mean_count, int | float) and 0 < mean_count < math.inf):
+    if not (is_number(mean_count) and mean_count > 0):
         raise ValueError(f"mean_count: expected a positive number, got {mean_count!r}")
-    if degrees is not None and not (isinstance(degrees, int | float) and 0 < degrees < math.inf):
+    if degrees is not None and not (is_number(degrees) and degrees > 0):
         raise ValueError(f"degrees: expected a positive number or None, got {degrees!r}")
     return BaseMeasure(
         where, float(mean_count), spread, None if degrees is None else float(degrees)

@@ -1,10 +1,11 @@
 """Settings that the variational fit and the sampler share."""
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from jaxprob.contract.settings import is_number
 
 
 def check_alpha(alpha: Any, alpha_prior: Any) -> tuple[float | None, tuple[float, float]]:
@@ -36,7 +37,7 @@ def check_alpha(alpha: Any, alpha_prior: Any) -> tuple[float | None, tuple[float
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 < value < math.inf
+    return is_number(value) and value > 0
 
 
 def check_key(key: Any) -> None:
