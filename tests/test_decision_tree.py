@@ -593,5 +593,5 @@ def test_settings_that_no_tree_has(settings, message):
 
 
 def test_columns_that_there_are_not():
-    with pytest.raises(ValueError, match="max_features: expected an integer of at least 1 and at"):
+    with pytest.raises(ValueError, match="max_features: expected at most the 2 columns of x"):
         dt.grow(jnp.zeros((3, 2)), jnp.zeros(3, int), num_classes=2, max_features=3)
