@@ -7,6 +7,8 @@ from jaxprob import numerics as numerics
 from jaxprob import solvers as solvers
 from jaxprob import testing as testing
 from jaxprob.contract import Status as Status
+from jaxprob.files import load as load
+from jaxprob.files import save as save
 from jaxprob.fit import Fit as Fit
 from jaxprob.fit import fit as fit
 from jaxprob.fit.report import Report as Report

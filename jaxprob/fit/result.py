@@ -181,6 +181,19 @@ class Fit:
             raise ValueError(f"{name}: expected one fit, got many; ask for fits.lane(i).{name}")
         return self.source
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles: no examples, but those that the density is made of."""
+        state = self.__dict__ | {"cache": {}}
+        if Trait.SUM in self.model.offers:
+            state |= {"source": None, "kept": kept_of(self)}
+        return state
+
+    def __copy__(self) -> "Fit":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Fit":
+        return self
+
     def lane(self, i: int) -> "Fit":
         """One of many fits.
 
@@ -313,6 +326,19 @@ class Fit:
     def tree_unflatten(cls, static: tuple, leaves: tuple) -> "Fit":
         """The inverse of `tree_flatten`."""
         return cls(*leaves, *static)
+
+
+_MOST_INFORMATION = 1_000  # parameters
+
+
+def kept_of(fit: Fit) -> Kept | None:
+    """What a summary needs to know of the data, of one fit of a moderate size."""
+    one = isinstance(fit.source, Source)
+    if fit.kept is not None or not one or Trait.SMOOTH not in fit.model.offers:
+        return fit.kept
+    if sum(jnp.size(a) for a in jax.tree.leaves(fit.params)) > _MOST_INFORMATION:
+        return None
+    return Kept(*fit.centred_information, fit.null_log_likelihood)
 
 
 _STATIC = ("model", "schema", "firth")
