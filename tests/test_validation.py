@@ -246,6 +246,6 @@ def test_what_is_asked_for_must_exist():
     with pytest.raises(ValueError, match="num_bins: expected at least 1, got 0"):
         cross_validate(logistic.model(), x, y, KEY, num_bins=0)
     with pytest.raises(ValueError, match="y: expected integers 0..1"):
-        cross_validate(logistic.model(), x, [0, 2] * 5, KEY)
+        cross_validate(logistic.model(), x, [0, 2, 3, 4, 5] * 2, KEY)
     with pytest.raises(TypeError, match="key: expected a typed PRNG key"):
         cross_validate(logistic.model(), x, y, 7)

@@ -1,5 +1,6 @@
 """What is said of a fit: of the maximum only where that is proved; with the model's remedies."""
 
+import pathlib
 import re
 from dataclasses import replace
 
@@ -71,3 +72,16 @@ def test_summary_and_report_give_the_same_reason(name):
         assert words in jp.summary(failed).evidence
         assert words in str(failed.report())
         assert name == "logistic" or not re.search("l2|firth", words)
+
+
+def table_of_words():
+    """What docs/status.md says of each status that is no success."""
+    rows = [f"| {s.name} | {what} | {remedy} |" for s, (what, remedy) in verdicts._WORDS.items()]
+    return "\n".join(["| status | what happened | what to do |", "| --- | --- | --- |", *rows])
+
+
+def test_the_docs_use_the_words_of_the_messages():
+    docs = (pathlib.Path(__file__).parent.parent / "docs" / "status.md").read_text()
+    assert table_of_words() in docs
+    for status in jp.Status:
+        assert status.name in docs

@@ -47,7 +47,9 @@ class Report:
     closeness: str
 
     def __str__(self) -> str:
-        lines = [f"{self.num_lanes:,} fits"]
+        if self.num_lanes == 1 and self.failures:
+            return f"{self.failures[0].status.name}: {self.failures[0].reason}"
+        lines = [f"{self.num_lanes:,} fit{'s' * (self.num_lanes > 1)}"]
         width = max(len(s.name) for s in self.counts)
         lines += [f"  {s.name:<{width}}  {count:>10,}" for s, count in self.counts.items()]
         if any(is_usable(status) for status in self.counts):

@@ -276,6 +276,7 @@ def tree(
         ModuleNotFoundError: without matplotlib.
 
     Example:
+        >>> from jax import numpy as jnp
         >>> from jaxprob.models import decision_tree
         >>> x, y = jnp.array([[0.0], [1.0], [5.0], [6.0]]), jnp.array([0, 0, 1, 1])
         >>> params = decision_tree.grow(x, y, num_classes=2, depth=1).params
