@@ -210,6 +210,15 @@ def test_what_cannot_answer_says_so():
     fits = jp.fit_many(logistic.model(), np.stack([X, np.nan * X]), (LABEL > 0).astype(int))
     with pytest.raises(ValueError, match="fit: its input was invalid, so it predicts nothing"):
         fits.lane(1).predict(X)
+    with pytest.raises(ValueError, match=r"probabilities of lane 1 are NaN; jax.tree.map.*usable"):
+        fits.predict(X)
+    assert jax.tree.map(lambda a: a[np.asarray(fits.usable)], fits).predict(X).shape == (1, 50)
+    assert np.isnan(fits.predict_proba(X)[1]).all()
+    labels = jax.jit(lambda fits: fits.predict(X))(jax.tree.map(jnp.asarray, fits))
+    assert np.all(np.asarray(labels[1]) == -1)
+    assert np.all(np.asarray(labels[0]) >= 0)
+    with pytest.raises(TypeError, match="key: expected a typed PRNG key.*got None"):
+        fits.sample(None, X)
     density = pickle.loads(pickle.dumps(fitted("kernel density")))
     np.testing.assert_array_equal(density.log_prob(NEW), fitted("kernel density").log_prob(NEW))
     passed = jax.tree.map(jnp.asarray, fitted("kernel density"))

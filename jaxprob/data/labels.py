@@ -94,9 +94,10 @@ def _of_categories(codes: np.ndarray, categories: list, num: int) -> tuple[Any, 
 
 def _of_numbers(y: Any, host: np.ndarray, num: int) -> tuple[Any, tuple | None]:
     with np.errstate(invalid="ignore"):
-        usual = bool(np.all((host >= 0) & (host < num)))
+        if host.size == 0 or (host.min() >= 0 and host.max() < num):
+            return y, None
         whole = bool(np.all(np.isfinite(host) & (host == np.floor(host))))
-    if usual or not whole:
+    if not whole:
         return y, None
     classes, codes = np.unique(host, return_inverse=True)
     if len(classes) != num:

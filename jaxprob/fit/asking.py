@@ -37,8 +37,22 @@ def predicted(fit: "Fit", x: Any, offset: Any) -> Any:
     answers = _answers(fit, what, _of_x(fit, x, offset))
     if what == "mean":
         return answers
-    best = jnp.argmax(answers, axis=-1).astype(jnp.int32)
-    return best if isinstance(best, Tracer) else fit.schema.labels(best)
+    if isinstance(answers, Tracer):
+        unknown = jnp.any(jnp.isnan(answers), axis=-1)
+        return jnp.where(unknown, -1, jnp.argmax(answers, axis=-1)).astype(jnp.int32)
+    host = np.asarray(answers)
+    if np.isnan(host).any():
+        raise ValueError(f"fit: {_unknown(host)}, so no label is the most probable")
+    return fit.schema.labels(to_device(np.argmax(host, axis=-1).astype(np.int32)))
+
+
+def _unknown(answers: np.ndarray) -> str:
+    """Which of log-probabilities (n, K) or (B, n, K) are NaN."""
+    *lane, row, _ = np.argwhere(np.isnan(answers))[0]
+    if not lane:
+        return f"the probabilities of row {row} are NaN"
+    chosen = "jax.tree.map(lambda a: a[np.asarray(fits.usable)], fits)"
+    return f"the probabilities of lane {lane[0]} are NaN; {chosen} has those that can be asked"
 
 
 def score(fit: "Fit", x: Any, y: Any, weights: Any, offset: Any) -> Array:
@@ -53,7 +67,8 @@ def score(fit: "Fit", x: Any, y: Any, weights: Any, offset: Any) -> Array:
 def drawn(fit: "Fit", key: Any, x: Any, num: Any, offset: Any) -> Any:
     """Draws of y for each row of x, of both, or of as many x as wanted."""
     _what(fit, "sample")
-    key_data(key)
+    if key_data(key) is None:
+        raise TypeError("key: expected a typed PRNG key, such as jax.random.key(0), got None")
     alone = fit.model.variables.y is None
     if num is not None and (isinstance(num, bool) or not isinstance(num, int | np.integer)):
         raise TypeError(f"num: expected a whole number, got {num!r}")
@@ -118,7 +133,9 @@ def _answers(fit: "Fit", what: str, asked: tuple, key: Any = None, num: int | No
         made_of = (*rows.examples, c)
     if many and key is not None:
         key = jax.random.split(key, len(fit.status))
-    x, arguments = asked[0], (fit.params, asked, made_of, key)
+    status = fit.status if isinstance(fit.status, Tracer) else np.asarray(fit.status)
+    valid = status != Status.INVALID_INPUT
+    x, arguments = asked[0], (fit.params, valid, asked, made_of, key)
     if any(isinstance(a, Tracer) for a in jax.tree.leaves(arguments)):
         return _program(*arguments, many=many, **settings)
     if x is None or what == "sample":
@@ -128,12 +145,13 @@ def _answers(fit: "Fit", what: str, asked: tuple, key: Any = None, num: int | No
     if n == 0 or any((a is None) != (v is None) for a, v in zip(asked, views, strict=True)):
         return _compiled(*arguments, many=many, **settings)
     asked = tuple(None if v is None else filled(v, size) for v in views)
-    answers = np.asarray(_compiled(fit.params, asked, made_of, key, many=many, **settings))
+    answers = np.asarray(_compiled(fit.params, valid, asked, made_of, key, many=many, **settings))
     return to_device(answers[:, :n] if many else answers[:n])
 
 
 def _program(
     params: Any,
+    valid: Array,
     asked: tuple,
     made_of: tuple,
     key: Any,
@@ -145,11 +163,30 @@ def _program(
 ) -> Any:
     if many:
         one = {"model": model, "what": what, "num": num, "many": False}
-        if key is None:
-            return jax.vmap(lambda params: _program(params, asked, made_of, None, **one))(params)
-        return jax.vmap(lambda params, key: _program(params, asked, made_of, key, **one))(
-            params, key
-        )
+
+        def of_lane(params: Any, valid: Array, key: Any) -> Any:
+            return _program(params, valid, asked, made_of, key, **one)
+
+        return jax.vmap(of_lane)(params, valid, key)
+    answers = _answered(params, asked, made_of, key, model=model, what=what, num=num)
+    return jax.tree.map(lambda a: jnp.where(valid, a, _nothing(a)), answers)
+
+
+def _nothing(a: Array) -> Array:
+    """What stands for no answer."""
+    return jnp.asarray(jnp.nan if jnp.issubdtype(a.dtype, jnp.floating) else -1, a.dtype)
+
+
+def _answered(
+    params: Any,
+    asked: tuple,
+    made_of: tuple,
+    key: Any,
+    *,
+    model: Model,
+    what: str,
+    num: int | None,
+) -> Any:
     x, y, offset = asked
     extras = {} if offset is None else {"offset": offset}
     if what == "log_prob":

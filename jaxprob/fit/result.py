@@ -237,10 +237,12 @@ class Fit:
 
         Returns:
             (n,), or (B, n) for many fits: labels as they were when fitted, in an array of NumPy
-            where they were text or other numbers than 0, ..., K - 1.
+            where they were text or other numbers than 0, ..., K - 1. Inside of `jax.jit` these
+            numbers, and -1 where probabilities are NaN.
 
         Raises:
-            ValueError: for other columns than were fitted, and entries that are not finite.
+            ValueError: for other columns than were fitted, entries that are not finite, and where
+                probabilities are NaN, as those of a lane whose input was invalid.
             TypeError: for a model that is a density alone.
         """
         return asking.predicted(self, x, offset)
