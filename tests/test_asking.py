@@ -151,12 +151,19 @@ def test_offsets_count():
 
 def test_other_numbers_of_rows_need_no_other_program(monkeypatch):
     fit, compiled = fitted("softmax"), []
-    fit.predict_proba(X[:20])
+
+    def ask(n):
+        x, y = X[:n], LABEL[:n]
+        fit.predict(x), fit.predict_proba(x), fit.log_prob(x, y)
+        fit.score(x, y), fit.score(x, y, weights=np.ones(n, "float32"))
+
+    ask(20)
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
     )
     whole = np.asarray(fit.predict_log_proba(X[:20]))
     for n in (17, 18, 19):
+        ask(n)
         np.testing.assert_array_equal(np.asarray(fit.predict_log_proba(X[:n])), whole[:n])
     assert compiled == []
 

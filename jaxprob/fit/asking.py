@@ -31,6 +31,13 @@ def log_proba(fit: "Fit", x: Any, offset: Any) -> Array:
     return _answers(fit, what, _of_x(fit, x, offset))
 
 
+def proba(fit: "Fit", x: Any, offset: Any) -> Array:
+    """The probabilities of the classes, or of the components."""
+    log_p = log_proba(fit, x, offset)
+    # By NumPy outside of transformations: an operation of JAX is a program for each number of rows.
+    return jnp.exp(log_p) if isinstance(log_p, Tracer) else to_device(np.exp(np.asarray(log_p)))
+
+
 def predicted(fit: "Fit", x: Any, offset: Any) -> Any:
     """The most probable label or component, or the mean."""
     what = _what(fit, "classes", "components", "mean")
@@ -59,9 +66,14 @@ def score(fit: "Fit", x: Any, y: Any, weights: Any, offset: Any) -> Array:
     """The weighted mean of the log-probabilities."""
     x, y, c, offset = _checked(fit, x, y, offset, fit.model.variables, weights)
     each = _answers(fit, "log_prob", (x, y, offset))
+    xp = jnp if any(isinstance(a, Tracer) for a in (each, c)) else np
     if c is None:
-        return jnp.mean(each, axis=-1)
-    return jnp.sum(jnp.where(c > 0, c * each, 0.0), axis=-1) / jnp.sum(c)
+        mean = xp.mean(xp.asarray(each), axis=-1)
+    else:
+        c = xp.asarray(c)
+        terms = xp.where(c > 0, c * xp.where(c > 0, xp.asarray(each), 0.0), 0.0)
+        mean = xp.sum(terms, axis=-1) / xp.sum(c)
+    return mean if xp is jnp else to_device(np.asarray(mean))
 
 
 def drawn(fit: "Fit", key: Any, x: Any, num: Any, offset: Any) -> Any:
@@ -168,7 +180,7 @@ def _program(
             return _program(params, valid, asked, made_of, key, **one)
 
         return jax.vmap(of_lane)(params, valid, key)
-    answers = _answered(params, asked, made_of, key, model=model, what=what, num=num)
+    answers = _answered(params, asked, made_of, key, model, what, num)
     return jax.tree.map(lambda a: jnp.where(valid, a, _nothing(a)), answers)
 
 
@@ -178,14 +190,7 @@ def _nothing(a: Array) -> Array:
 
 
 def _answered(
-    params: Any,
-    asked: tuple,
-    made_of: tuple,
-    key: Any,
-    *,
-    model: Model,
-    what: str,
-    num: int | None,
+    params: Any, asked: tuple, made_of: tuple, key: Any, model: Model, what: str, num: int | None
 ) -> Any:
     x, y, offset = asked
     extras = {} if offset is None else {"offset": offset}

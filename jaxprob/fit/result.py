@@ -269,7 +269,7 @@ class Fit:
         Returns:
             (n, K), or (B, n, K) for many fits; columns are of `classes`.
         """
-        return jnp.exp(asking.log_proba(self, x, offset))
+        return asking.proba(self, x, offset)
 
     def log_prob(self, x: Any, y: Any = None, *, offset: Any = None) -> Array:
         """The log-probability of each example under the fit.
